@@ -69,7 +69,7 @@ enum wire_framing {
     WIRE_FRAMING_STDCOPY = 1 /* {1 or 2, 0, 0, 0, u32 BE length} before each piece */
 };
 
-enum wire_vm_state {
+enum wire_vm_phase {
     WIRE_VM_BOOTING = 0,
     WIRE_VM_READY = 1,
     WIRE_VM_GONE = 2,
@@ -83,8 +83,8 @@ struct wire_blob {
 typedef uint32_t wire_u32;
 typedef uint64_t wire_u64;
 typedef int32_t wire_i32;
-typedef const char *wire_str;          /* NULL encodes as "" */
-typedef const char *const *wire_strv;  /* NULL encodes as none */
+typedef const char *wire_str;         /* NULL encodes as "" */
+typedef const char *const *wire_strv; /* NULL encodes as none */
 typedef struct wire_blob wire_blob;
 
 #define WIRE_BEGIN(upper, lower, number) struct wire_##lower {
