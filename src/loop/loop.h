@@ -43,8 +43,8 @@ void timer_free(struct timer *timer);
 enum { WATCH_READ = 1, WATCH_WRITE = 2 };
 struct watch;
 /* Calls while fd is ready for any of `events`. The descriptor stays the caller's. */
-struct watch *watch_new(struct loop *loop, int fd, int events,
-                        void (*ready)(int events, void *arg), void *arg);
+struct watch *watch_new(struct loop *loop, int fd, int events, void (*ready)(int events, void *arg),
+                        void *arg);
 void watch_set(struct watch *watch, int events); /* 0: none */
 void watch_free(struct watch *watch);
 
@@ -67,7 +67,7 @@ struct child_spec {
     bool new_session;        /* setsid(): outlives our terminal and our process group */
     bool die_with_parent;    /* SIGKILL when this process ends */
     bool no_new_privileges;
-    const char *user; /* its uid and gid, no other groups, no capabilities; NULL: ours */
+    const char *user; /* its uid, gid and groups, and so no capabilities; NULL: ours */
 };
 
 struct child;
