@@ -1,0 +1,121 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+
+#include <cmocka.h>
+
+#include "base/str.h"
+#include "huskd/settings.h"
+
+static int parse(struct settings *s, const char *text, struct error **ret_error)
+{
+    return settings_parse(s, "huskd.conf", text, strlen(text), ret_error);
+}
+
+static void refused(const char *text, const char *sentence)
+{
+    struct settings s;
+    settings_init(&s);
+    CLEANUP_ERROR struct error *error = NULL;
+    assert_int_equal(parse(&s, text, &error), -1);
+    assert_string_equal(error_message(error), sentence);
+    settings_done(&s);
+}
+
+static void defaults_keep_the_rules_of_the_table(void **state)
+{
+    struct settings s;
+    settings_init(&s);
+    assert_int_equal(s.layer_size, 10ull << 30);
+    assert_int_equal(s.stop_grace, 10000);
+    assert_string_equal(s.accel, "auto");
+    assert_true(s.root[0] == '/' && s.socket[0] == '/');
+    assert_int_equal(settings_check(&s, NULL), 0);
+    settings_done(&s);
+}
+
+static void a_file_sets_values_and_comments_do_nothing(void **state)
+{
+    struct settings s;
+    settings_init(&s);
+    assert_int_equal(
+        parse(&s, "# a comment\n\n  workers=3\r\nlayer-size = 1G\nroot = /x y\naccel= tcg", NULL),
+        0);
+    assert_int_equal(s.workers, 3);
+    assert_int_equal(s.layer_size, 1 << 30);
+    assert_string_equal(s.root, "/x y");
+    assert_string_equal(s.accel, "tcg");
+    settings_done(&s);
+}
+
+static void errors_name_file_line_setting_and_cause(void **state)
+{
+    refused("\nworkres = 3\n", "huskd.conf:2: there is no setting 'workres'");
+    refused("workers = 99\n", "huskd.conf:1: workers: '99' is more than 16");
+    refused("workers = -1\n", "huskd.conf:1: workers: '-1' is not a number");
+    refused("layer_size = 1\n", "huskd.conf:1: layer_size: '1' is less than 16MiB");
+    refused("accel = fast\n", "huskd.conf:1: accel: 'fast' is not one of auto|kvm|tcg");
+    refused("stop_grace = soon\n",
+            "huskd.conf:1: stop_grace: 'soon' is not a duration such as 10s or 1m30s");
+    refused("root =\n", "huskd.conf:1: root: a path is missing");
+    refused("workers\n", "huskd.conf:1: 'workers' is not of the form 'name = value'");
+}
+
+static void settings_that_contradict_each_other_are_refused(void **state)
+{
+    struct settings s;
+    settings_init(&s);
+    assert_int_equal(parse(&s, "memory_min = 256M\n", NULL), 0);
+    CLEANUP_ERROR struct error *error = NULL;
+    assert_int_equal(settings_check(&s, &error), -1);
+    assert_string_equal(error_message(error), "memory_default is less than memory_min");
+    settings_done(&s);
+}
+
+static void the_sample_file_is_a_file_that_is_accepted(void **state)
+{
+    char *text = NULL;
+    size_t size = 0;
+    FILE *out = open_memstream(&text, &size);
+    settings_print_sample(out);
+    fclose(out);
+    /* Once as it is, and once with every default that is not empty switched on. */
+    for (size_t i = 0; i + 1 < size; i++)
+        if (text[i] == '#' && text[i + 1] != ' ')
+            text[i] = ' ';
+    struct settings s;
+    settings_init(&s);
+    CLEANUP_STRV char **lines = str_split(text, '\n');
+    STRV_FOREACH(line, lines) {
+        if (!str_ends(*line, "="))
+            assert_int_equal(parse(&s, *line, NULL), 0);
+    }
+    settings_done(&s);
+    free(text);
+}
+
+static void every_setting_is_listed_with_its_value(void **state)
+{
+    struct settings s;
+    settings_init(&s);
+    CLEANUP_STRV char **list = settings_list(&s);
+    assert_int_equal(strv_count((const char *const *)list) % 2, 0);
+    assert_string_equal(list[0], "root");
+    assert_string_equal(list[1], s.root);
+    settings_done(&s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(defaults_keep_the_rules_of_the_table),
+        cmocka_unit_test(a_file_sets_values_and_comments_do_nothing),
+        cmocka_unit_test(errors_name_file_line_setting_and_cause),
+        cmocka_unit_test(settings_that_contradict_each_other_are_refused),
+        cmocka_unit_test(the_sample_file_is_a_file_that_is_accepted),
+        cmocka_unit_test(every_setting_is_listed_with_its_value),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
