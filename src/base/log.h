@@ -5,7 +5,12 @@
 #ifndef HUSK_BASE_LOG_H
 #define HUSK_BASE_LOG_H
 
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+    LOG_LEVEL_ERROR = 3,
+    LOG_LEVEL_WARNING = 4,
+    LOG_LEVEL_INFO = 6,
+    LOG_LEVEL_DEBUG = 7
+};
 
 /* `who` names the process in each line ("huskd", "keeper vm-…"); it is copied. */
 void log_open(const char *who, enum log_level max);

@@ -118,8 +118,9 @@ bool str_to_size(const char *s, uint64_t unit, uint64_t *ret_bytes)
     uint64_t factor;
     if (!s || !isdigit((unsigned char)*s))
         return false;
+    size_t digits = strspn(s, "0123456789.");
     double n = strtod(s, &end);
-    if (!size_unit(end, unit, &factor))
+    if (end != s + digits || !size_unit(end, unit, &factor))
         return false;
     double bytes = n * (double)factor;
     if (!(bytes >= 0 && bytes < 9e18))

@@ -61,8 +61,8 @@ size_t strv_count(const char *const *v);
 void strv_free(char **v);
 void strv_freep(char ***v);
 char **strv_copy(const char *const *v);
-void strv_push(char ***v, const char *s);       /* appends a copy */
-void strv_push_take(char ***v, char *s);        /* appends s itself */
+void strv_push(char ***v, const char *s); /* appends a copy */
+void strv_push_take(char ***v, char *s);  /* appends s itself */
 bool strv_contains(const char *const *v, const char *s);
 char *strv_join(const char *const *v, const char *separator);
 /* Splits at a character; empty parts are kept. */

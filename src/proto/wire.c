@@ -126,7 +126,7 @@ static void put_field(struct buf *out, const struct wire_field *f, const void *a
     case KIND_strv: {
         wire_strv v = *(const wire_strv *)at;
         put32(out, (uint32_t)strv_count(v));
-        STRV_FOREACH (s, v)
+        STRV_FOREACH(s, v)
             put_str(out, *s);
         break;
     }
