@@ -220,7 +220,8 @@ void conn_send_data(struct conn *c, unsigned type, uint32_t stream, const void *
     if (done < sizeof(header))
         buf_append(&c->out, header + done, sizeof(header) - done);
     size_t skip = done > sizeof(header) ? done - sizeof(header) : 0;
-    buf_append(&c->out, (const uint8_t *)data + skip, size - skip);
+    if (size > skip)
+        buf_append(&c->out, (const uint8_t *)data + skip, size - skip);
     conn_queued(c, 1);
 }
 
