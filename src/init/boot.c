@@ -1,0 +1,175 @@
+#include "init/boot.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <net/if.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <syslog.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "init/cgroup.h"
+#include "init/poll.h"
+#include "init/util.h"
+
+enum {
+    MODULE_LIST_MAX = 16 << 10,
+    ENTROPY_MAX = 512,
+    FDS_MAX = 65536,              /* of husk-init: a few for each process */
+    FDS_SOFT = 1024,              /* of containers, as usual on Linux */
+    MEMORY_RESERVE = 24 << 20,    /* kept from containers, for the kernel and husk-init */
+    THREADS_RESERVE = 128,        /* same, in tasks */
+    POWER_OFF_DEADLINE_MS = 5000, /* for everything to die and unmount */
+};
+
+/* In this order. */
+static const struct {
+    const char *type, *path;
+    unsigned long flags;
+    const char *options;
+} mounts[] = {
+    {"proc", "/proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+    {"sysfs", "/sys", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+    {"devtmpfs", "/dev", MS_NOSUID, "mode=755"},
+    {"devpts", "/dev/pts", MS_NOSUID | MS_NOEXEC, "gid=5,mode=620,ptmxmode=666"},
+    {"tmpfs", "/run", MS_NOSUID | MS_NODEV, "mode=755"},
+    {"tmpfs", "/tmp", MS_NOSUID | MS_NODEV, "mode=1777"},
+    {"cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL},
+};
+
+/* The kernel cannot pivot_root away from the initramfs itself, but from a bind mount of it. */
+static void root_cover(void)
+{
+    if (mount("/", "/rootfs", NULL, MS_BIND, NULL) < 0 || chdir("/rootfs") < 0 ||
+        mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+        say(LOG_ERR, "the initramfs cannot be covered: %s", strerror(errno));
+}
+
+void boot_mounts(void)
+{
+    struct rlimit fds = {FDS_SOFT, FDS_MAX};
+
+    umask(022);
+    root_cover();
+    for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+        mkdir(mounts[i].path, 0755);
+        if (mount(mounts[i].type, mounts[i].path, mounts[i].type, mounts[i].flags,
+                  mounts[i].options) < 0)
+            say(LOG_ERR, "mount of %s: %s", mounts[i].path, strerror(errno));
+    }
+    fds.rlim_cur = FDS_MAX;
+    setrlimit(RLIMIT_NOFILE, &fds);
+    file_write("/proc/self/oom_score_adj", "-1000");
+}
+
+void boot_modules(const char *stage)
+{
+    CLEANUP_FREE char *list = file_read("/modules/order", MODULE_LIST_MAX);
+    char *rest = list;
+    for (char *line = strtok_r(list, "\n", &rest); line; line = strtok_r(NULL, "\n", &rest)) {
+        char *path = strchr(line, ' ');
+        if (!path || strncmp(line, stage, (size_t)(path - line)) != 0)
+            continue;
+        CLEANUP_FD int fd = open(++path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
+            say(LOG_ERR, "module %s: %s", path, strerror(errno));
+        /* The text of a loaded module is of no use any more: its memory is. */
+        unlink(path);
+    }
+}
+
+static uint64_t memory_total(void)
+{
+    CLEANUP_FREE char *text = file_read("/proc/meminfo", 256);
+    const char *at = text ? strstr(text, "MemTotal:") : NULL;
+    return at ? strtoull(at + strlen("MemTotal:"), NULL, 10) << 10 : 0;
+}
+
+void boot_cgroups(void)
+{
+    uint64_t memory = memory_total(), threads = file_number("/proc/sys/kernel/threads-max");
+
+    memory = memory > 2ULL * MEMORY_RESERVE ? memory - MEMORY_RESERVE : memory / 2;
+    threads = threads > 2ULL * THREADS_RESERVE ? threads - THREADS_RESERVE : threads / 2;
+    file_write("/sys/fs/cgroup/cgroup.subtree_control", "+memory +pids +cpu");
+    cgroup_init(memory, threads);
+}
+
+void boot_loopback(void)
+{
+    CLEANUP_FD int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    struct ifreq request = {.ifr_name = "lo"};
+
+    if (fd < 0 || ioctl(fd, SIOCGIFFLAGS, &request) < 0)
+        return;
+    request.ifr_flags |= IFF_UP | IFF_RUNNING;
+    if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+        say(LOG_WARNING, "interface lo cannot be brought up: %s", strerror(errno));
+}
+
+void clock_set_ns(uint64_t time_ns)
+{
+    struct timespec time = {.tv_sec = (time_t)(time_ns / 1000000000),
+                            .tv_nsec = (long)(time_ns % 1000000000)};
+    if (time_ns && clock_settime(CLOCK_REALTIME, &time) < 0)
+        say(LOG_WARNING, "the clock cannot be set: %s", strerror(errno));
+}
+
+void entropy_add(const uint8_t *data, size_t size)
+{
+    struct {
+        struct rand_pool_info info;
+        uint8_t data[ENTROPY_MAX];
+    } pool = {0};
+    CLEANUP_FD int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+
+    size = size < ENTROPY_MAX ? size : ENTROPY_MAX;
+    if (!size || fd < 0)
+        return;
+    memcpy(pool.data, data, size);
+    pool.info.entropy_count = (int)size * 8;
+    pool.info.buf_size = (int)size;
+    if (ioctl(fd, RNDADDENTROPY, &pool) < 0)
+        say(LOG_WARNING, "entropy cannot be added: %s", strerror(errno));
+}
+
+/* A process that is gone has unmounted what only it had: what is left is in no file system. */
+static void kill_everything(void)
+{
+    uint64_t deadline = now_ms() + POWER_OFF_DEADLINE_MS;
+    while (now_ms() < deadline) {
+        kill(-1, SIGKILL);
+        if (waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD)
+            return;
+        nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+    }
+    say(LOG_WARNING, "some processes do not end");
+}
+
+_Noreturn void power_off(void)
+{
+    /* A machine without ACPI cannot be switched off by its guest, but a reset ends it too, for
+     * QEMU runs with -no-reboot. */
+    bool acpi = access("/sys/firmware/acpi/tables/DSDT", F_OK) == 0;
+
+    kill_everything();
+    sync();
+    reboot(acpi ? RB_POWER_OFF : RB_AUTOBOOT);
+    /* Only here if the power is still on. */
+    reboot(RB_AUTOBOOT);
+    for (;;)
+        pause();
+}

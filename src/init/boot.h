@@ -1,0 +1,25 @@
+/* From the kernel's hand-over to a guest that can talk, and back: boot and power off. */
+#ifndef HUSK_INIT_BOOT_H
+#define HUSK_INIT_BOOT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* Mounts, cgroups, limits: what everything else stands on. */
+void boot_mounts(void);
+/* Loads the modules of a stage ("early" or "late") in the order of /modules/order. */
+void boot_modules(const char *stage);
+/* The cgroups that containers live in, and how much of the guest they may take. */
+void boot_cgroups(void);
+/* The loopback interface goes up. */
+void boot_loopback(void);
+
+void clock_set_ns(uint64_t time_ns);
+/* Mixes bytes of the host into the random pool, and counts them as random. */
+void entropy_add(const uint8_t *data, size_t size);
+
+/* Kills everything, waits for its mounts to go, and ends the VM. */
+_Noreturn void power_off(void);
+
+#endif

@@ -1,0 +1,101 @@
+#include "init/cgroup.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "init/util.h"
+
+#define CGROUP_ROOT "/sys/fs/cgroup"
+
+enum { PROCS_MAX_BYTES = 1 << 20, EVENTS_MAX_BYTES = 512, LIMIT_TEXT = 24 };
+
+static uint64_t pids_default;
+
+static void limit_set(int group, const char *file, uint64_t limit)
+{
+    char text[LIMIT_TEXT];
+    snprintf(text, sizeof(text), "%" PRIu64, limit);
+    if (limit)
+        file_write_at(group, file, text);
+}
+
+static int group_open(const char *path, struct error **ret_error)
+{
+    if (mkdir(path, 0755) < 0 && errno != EEXIST)
+        return error_set(ret_error, ERROR_IO, errno, "cgroup '%s'", path);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_set(ret_error, ERROR_IO, errno, "cgroup '%s'", path);
+    return fd;
+}
+
+void cgroup_init(uint64_t memory_max_bytes, uint64_t pids_max)
+{
+    CLEANUP_FD int pod = group_open(CGROUP_ROOT "/pod", NULL);
+    CLEANUP_FD int guest = group_open(CGROUP_ROOT "/guest", NULL);
+
+    /* One container that takes all it can leaves room for another to be started. */
+    pids_default = pids_max / 2;
+    limit_set(pod, "memory.max", memory_max_bytes);
+    limit_set(pod, "pids.max", pids_max * 3 / 4);
+    limit_set(guest, "memory.max", memory_max_bytes);
+    limit_set(guest, "pids.max", pids_max / 4);
+    file_write_at(pod, "cgroup.subtree_control", "+memory +pids +cpu");
+}
+
+int cgroup_new(const char *id, uint64_t memory_max_bytes, uint32_t pids_max,
+               struct error **ret_error)
+{
+    CLEANUP_FREE char *path = str_printf(CGROUP_ROOT "/pod/%s", id);
+    int fd = group_open(path, ret_error);
+    if (fd < 0)
+        return -1;
+    limit_set(fd, "memory.max", memory_max_bytes);
+    limit_set(fd, "pids.max", pids_max ? pids_max : pids_default);
+    return fd;
+}
+
+int cgroup_guest(struct error **ret_error)
+{
+    return group_open(CGROUP_ROOT "/guest", ret_error);
+}
+
+bool cgroup_remove(const char *id)
+{
+    CLEANUP_FREE char *path = str_printf(CGROUP_ROOT "/pod/%s", id);
+    return rmdir(path) == 0 || errno == ENOENT;
+}
+
+void cgroup_signal(int group, int signal)
+{
+    if (signal == SIGKILL) {
+        file_write_at(group, "cgroup.kill", "1");
+        return;
+    }
+    CLEANUP_FREE char *list = file_read_at(group, "cgroup.procs", PROCS_MAX_BYTES);
+    char *rest = list;
+    for (char *pid = strtok_r(list, "\n", &rest); pid; pid = strtok_r(NULL, "\n", &rest))
+        if (atoi(pid) > 1)
+            kill(atoi(pid), signal);
+}
+
+void cgroup_kill_all(void)
+{
+    file_write(CGROUP_ROOT "/pod/cgroup.kill", "1");
+    file_write(CGROUP_ROOT "/guest/cgroup.kill", "1");
+}
+
+uint64_t cgroup_oom_kills(int group)
+{
+    CLEANUP_FREE char *events = file_read_at(group, "memory.events", EVENTS_MAX_BYTES);
+    const char *at = events ? strstr(events, "oom_kill ") : NULL;
+    return at ? strtoull(at + strlen("oom_kill "), NULL, 10) : 0;
+}

@@ -1,0 +1,31 @@
+/* Control groups (v2): one for each container under "pod", one for processes of the guest itself.
+ * husk-init stays in the root, outside of all limits.
+ */
+#ifndef HUSK_INIT_CGROUP_H
+#define HUSK_INIT_CGROUP_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/error.h"
+
+/* The most that all containers together may take. */
+void cgroup_init(uint64_t memory_max_bytes, uint64_t pids_max);
+
+/* Makes the group of a container and returns a descriptor of its directory, or -1. A limit of 0
+ * is the guest's default. `id` must be a plain name. */
+int cgroup_new(const char *id, uint64_t memory_max_bytes, uint32_t pids_max,
+               struct error **ret_error);
+/* The group of what runs in the guest itself. */
+int cgroup_guest(struct error **ret_error);
+/* False while something is left in it. */
+bool cgroup_remove(const char *id);
+
+/* Sends a signal to every process of a group. */
+void cgroup_signal(int group, int signal);
+/* Kills everything but husk-init. */
+void cgroup_kill_all(void);
+/* How many processes of a group were killed for memory. */
+uint64_t cgroup_oom_kills(int group);
+
+#endif

@@ -1,0 +1,1 @@
+static inline void container_disks_changed(void) {}

@@ -1,0 +1,225 @@
+"""A guest in a QEMU of its own, and the keeper's side of the wire to it."""
+
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+
+import wire
+
+BUILD = os.environ.get("HUSK_BUILD") or os.path.join(wire.HERE, "..", "..", "build")
+APPEND = "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on"
+
+MACHINES = {
+    "q35": (["-machine", "q35,accel=tcg", "-device", "virtio-serial-pci"], "pci"),
+    "microvm": (["-machine", "microvm,accel=tcg",
+                 "-global", "virtio-mmio.force-legacy=false",
+                 "-device", "virtio-serial-device"], "device"),
+}
+
+
+class Stream:
+    """What came of one process of the guest."""
+
+    def __init__(self):
+        self.out, self.err = bytearray(), bytearray()
+        self.ended, self.exited = set(), None
+        self.credit = 0     # that the guest gave us
+        self.quota = None   # None: grant what was read at once; else a number that is left
+        self.received = 0
+        self.last = 0.0
+
+
+class Guest:
+    def __init__(self, machine="q35", memory=256, disks=(), cpus=1, extra=()):
+        """disks: [(serial, path, read_only)] on virtio-blk; (lun, path, read_only) on SCSI."""
+        self.dir = tempfile.mkdtemp(prefix="husk-guest-")
+        self.buffer, self.streams, self.replies, self.logs = bytearray(), {}, {}, []
+        self.seq, self.next_stream, self.hellos, self.sock = 0, 0, 0, None
+        ours, theirs = socket.socketpair()
+        args, bus = MACHINES[machine]
+        command = [
+            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
+            "-display", "none", "-cpu", "max", "-m", str(memory), "-smp", str(cpus), *args,
+            "-kernel", f"{BUILD}/guest/vmlinux", "-initrd", f"{BUILD}/guest/initramfs.cpio",
+            "-append", APPEND, "-serial", f"file:{self.dir}/console",
+            "-add-fd", f"fd={theirs.fileno()},set=1" , "-chardev",
+            f"socket,id=agent,fd={theirs.fileno()}",
+            "-device", "virtserialport,chardev=agent,name=husk.agent",
+            "-object", "rng-random,id=rng,filename=/dev/urandom",
+            "-device", f"virtio-rng-{bus},rng=rng", *extra,
+        ]
+        command = [a for i, a in enumerate(command)
+                   if a != "-add-fd" and (i == 0 or command[i - 1] != "-add-fd")]
+        scsi = False
+        for n, (name, path, read_only) in enumerate(disks):
+            ro = "on" if read_only else "off"
+            command += ["-drive", f"if=none,id=d{n},format=raw,file={path},read-only={ro},"
+                                  "file.locking=off"]
+            if isinstance(name, int):
+                command += [] if scsi else ["-device", f"virtio-scsi-{bus},id=scsi"]
+                command += ["-device", f"scsi-hd,drive=d{n},bus=scsi.0,lun={name}"]
+                scsi = True
+            else:
+                command += ["-device", f"virtio-blk-{bus},drive=d{n},serial={name}"]
+        self.started = time.monotonic()
+        with open(f"{self.dir}/qemu.log", "wb") as log:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
+                                            stderr=log, pass_fds=[theirs.fileno()])
+        theirs.close()
+        self.sock = ours
+        ours.settimeout(0.05)
+        ours.sendall(wire.MAGIC + wire.message("HELLO", version=1, lowest=1, role="keeper"))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.sock.close()
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.dir)
+
+    def console(self):
+        with open(f"{self.dir}/console", errors="replace") as f:
+            return f.read()
+
+    # ---- reading ----
+
+    def pump(self):
+        """Reads what there is, for at most 50 ms."""
+        try:
+            data = self.sock.recv(1 << 20)
+        except socket.timeout:
+            return
+        except ConnectionError:
+            data = b""
+        if not data:
+            time.sleep(0.02)
+            return
+        self.buffer += data
+        self.take_frames()
+
+    def take_frames(self):
+        at, buffer = 0, self.buffer
+        while len(buffer) - at >= 16 or (len(buffer) - at >= 12 and buffer[at] != 0xff):
+            if buffer[at:at + 16] == wire.MAGIC:
+                at += 16
+                continue
+            size = int.from_bytes(buffer[at:at + 4], "little")
+            if len(buffer) - at < 12 + size:
+                break
+            kind = int.from_bytes(buffer[at + 4:at + 6], "little")
+            stream = int.from_bytes(buffer[at + 8:at + 12], "little")
+            with memoryview(buffer) as view:
+                payload = view[at + 12:at + 12 + size]
+                self.handle(wire.NAMES[kind], stream, payload)
+                payload.release()
+            at += 12 + size
+        del buffer[:at]
+
+    def handle(self, name, number, payload):
+        stream = self.streams.get(number)
+        if name in ("STDOUT", "STDERR"):
+            self.handle_data(name, number, stream, payload)
+            return
+        m = wire.unpack(name, bytes(payload))
+        if name == "HELLO":
+            self.hellos += 1
+            self.hello_time = time.monotonic() - self.started
+        elif name == "REPLY":
+            self.replies[m["seq"]] = m
+        elif name == "CREDIT":
+            stream.credit += m["bytes"]
+        elif name == "EXITED":
+            assert stream.ended == {"STDOUT", "STDERR"}, f"EXITED before the ends: {stream.ended}"
+            stream.exited = m
+        elif name == "GUEST_LOG":
+            self.logs.append(m["line"])
+
+    def handle_data(self, name, number, stream, payload):
+        if not len(payload):
+            stream.ended.add(name)
+            return
+        assert name not in stream.ended, "data after the end of its channel"
+        stream.received += len(payload)
+        stream.last = time.monotonic()
+        if stream.quota is None:
+            keep = stream.out if name == "STDOUT" else stream.err
+            if len(keep) < 8 << 20:
+                keep += payload
+            self.grant(number, name, len(payload))
+
+    def until(self, true, what, deadline=30):
+        end = time.monotonic() + deadline
+        while not true():
+            self.pump()
+            assert time.monotonic() < end, f"deadline: {what}\n{self.console()[-2000:]}"
+
+    # ---- requests ----
+
+    def send(self, data):
+        end, data = time.monotonic() + 30, memoryview(data)
+        while data:
+            assert time.monotonic() < end, "deadline: the guest does not read"
+            try:
+                data = data[self.sock.send(data):]
+            except socket.timeout:
+                self.pump()
+
+    def grant(self, number, name, size):
+        self.send(wire.message("CREDIT", number, channel=wire.MESSAGES[name][0], bytes=size))
+
+    def request(self, name, stream=0, wait=True, **values):
+        self.seq += 1
+        seq = self.seq
+        self.send(wire.message(name, stream, seq=seq, **values))
+        return self.reply(seq, name) if wait else seq
+
+    def reply(self, seq, what="reply", deadline=30):
+        self.until(lambda: seq in self.replies, what, deadline)
+        return self.replies.pop(seq)
+
+    def hello(self, deadline=60):
+        self.until(lambda: self.hellos, "hello", deadline)
+        return self.hello_time
+
+    def setup(self, **values):
+        values.setdefault("hostname", "pod-a")
+        values.setdefault("time_ns", time.time_ns())
+        reply = self.request("POD_SETUP", entropy=os.urandom(64), **values)
+        assert not reply["failed"], reply
+
+    def begin(self, name, quota=None, wait=True, **values):
+        """Starts a process: (its stream number, the reply)."""
+        self.next_stream += 1
+        number = self.next_stream
+        self.streams[number] = stream = Stream()
+        stream.quota = quota
+        result = self.request(name, number, wait=wait, **values)
+        for channel in ("STDOUT", "STDERR"):
+            if quota is None or quota:
+                self.grant(number, channel, wire.WINDOW if quota is None else quota)
+        return number, result
+
+    def stdin(self, number, data):
+        """Sends input as the guest gives credit; None ends it."""
+        stream = self.streams[number]
+        if data is None:
+            self.send(wire.frame("STDIN", number))
+            return
+        data = memoryview(data)
+        while data:
+            self.until(lambda: stream.credit, "credit for input")
+            size = min(len(data), stream.credit, wire.DATA_MAX)
+            stream.credit -= size
+            self.send(wire.frame("STDIN", number, bytes(data[:size])))
+            data = data[size:]
+
+    def ended(self, number, deadline=30):
+        stream = self.streams[number]
+        self.until(lambda: stream.exited, "exit", deadline)
+        return stream
