@@ -27,7 +27,7 @@ check: setup
 	@tools/check $(BUILD)
 
 bench: build
-	@tools/bench $(BUILD)
+	@tools/bench $(BUILD) $(BENCH_FLAGS)
 
 install:
 	@tools/install $(BUILD) $(PREFIX)
