@@ -237,7 +237,7 @@ struct vm_snapshot {
     bool paused;
     const char *pod_uid; /* placed in it; "" if none */
     int32_t qemu_pid;
-    struct {
+    struct vm_snapshot_ctr {
         const char *id;
         uint64_t run;
         bool ended; /* then it was also told by core_ctr_ended() */

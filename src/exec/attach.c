@@ -1,0 +1,188 @@
+/* Clients: their sockets go to the keeper that has what they want. */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "exec/exec_int.h"
+
+enum { PARKED_CHECK_MS = 1000 };
+
+/* ---- who came too early --------------------------------------------------------------------- */
+
+static void parked_free(struct exec *exec, struct parked *parked)
+{
+    DL_DELETE(exec->parked, parked);
+    exec->parked_count--;
+    if (parked->fd >= 0)
+        close(parked->fd);
+    buf_release(&parked->early);
+    free(parked);
+}
+
+void parked_free_all(struct exec *exec)
+{
+    while (exec->parked)
+        parked_free(exec, exec->parked);
+    timer_free(exec->parked_timer);
+    exec->parked_timer = NULL;
+}
+
+/* Lets go of those whose container or client is gone. */
+static void parked_check(void *arg)
+{
+    struct exec *exec = arg;
+    struct parked *parked, *next;
+    DL_FOREACH_SAFE(exec->parked, parked, next) {
+        bool left = send(parked->fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EPIPE;
+        if (left || !world_ctr(exec->world, parked->ctr))
+            parked_free(exec, parked);
+    }
+    if (exec->parked)
+        timer_set(exec->parked_timer, PARKED_CHECK_MS);
+}
+
+unsigned exec_parked(const struct exec *exec)
+{
+    return exec->parked_count;
+}
+
+static void park(struct exec *exec, struct ref ctr, int fd, const void *early, size_t early_size)
+{
+    struct parked *parked = xcalloc(1, sizeof(*parked));
+    parked->ctr = ctr;
+    parked->fd = fd;
+    buf_append(&parked->early, early, early_size);
+    DL_APPEND(exec->parked, parked);
+    exec->parked_count++;
+    if (!exec->parked_timer)
+        exec->parked_timer = timer_new(exec->loop, parked_check, exec);
+    timer_set(exec->parked_timer, PARKED_CHECK_MS);
+}
+
+/* ---- attach --------------------------------------------------------------------------------- */
+
+/* The client has its answer long since: all that is left is the end of its socket, which the
+ * keeper sees to. */
+static void attach_replied(const struct error *error, uint64_t value, void *arg)
+{
+    if (error)
+        log_debug("attach: %s", error_message(error));
+}
+
+static void attach_send(struct exec *exec, struct link *link, const struct container *ctr, int fd,
+                        const void *early, size_t early_size)
+{
+    const struct pod *pod = world_pod(exec->world, ctr->pod);
+    struct process process;
+    process_of(ctr, pod, world_image(exec->world, ctr->image), &process);
+    bool tty = process.tty;
+    process_clear(&process);
+    struct wire_attach message = {
+        .ctr = ctr->id,
+        .framing = tty ? WIRE_FRAMING_RAW : WIRE_FRAMING_STDCOPY,
+        .early = {early, (uint32_t)early_size},
+        .detachable = tty,
+    };
+    link_ask(link, WIRE_ATTACH, &message, fd, attach_replied, NULL);
+}
+
+void parked_hand_over(struct exec *exec, struct link *link, const struct container *ctr)
+{
+    struct parked *parked, *next;
+    DL_FOREACH_SAFE(exec->parked, parked, next) {
+        if (!ref_eq(parked->ctr, ctr->object.ref))
+            continue;
+        attach_send(exec, link, ctr, parked->fd, parked->early.data, parked->early.len);
+        parked->fd = -1;
+        parked_free(exec, parked);
+    }
+}
+
+void exec_attach(struct exec *exec, struct ref ref, int fd, const void *early, size_t early_size)
+{
+    const struct container *ctr = world_ctr(exec->world, ref);
+    struct link *link = ctr ? link_of_pod(exec, ctr->pod) : NULL;
+    if (ctr && link && exec_has(exec, ctr) && ctr->state != CTR_PENDING)
+        attach_send(exec, link, ctr, fd, early, early_size);
+    else if (ctr && exec->parked_count < ATTACH_PARKED_MAX)
+        park(exec, ref, fd, early, early_size);
+    else
+        close(fd);
+}
+
+/* ---- further processes ---------------------------------------------------------------------- */
+
+/* Fails at once, by the same way as later. */
+static struct link *link_or_done(struct exec *exec, struct ref pod, int fd,
+                                 void (*done)(const struct error *, uint64_t, void *), void *arg)
+{
+    struct link *link = link_of_pod(exec, pod);
+    CLEANUP_ERROR struct error *error = NULL;
+    if (link)
+        return link;
+    if (fd >= 0)
+        close(fd);
+    error_set(&error, ERROR_STATE, 0, "its pod does not run");
+    done(error, 0, arg);
+    return NULL;
+}
+
+void exec_start(struct exec *exec, const struct exec_process *process, int fd, const void *early,
+                size_t early_size,
+                void (*done)(const struct error *error, uint64_t value, void *arg), void *arg)
+{
+    struct link *link = link_or_done(exec, process->pod, fd, done, arg);
+    const struct container *ctr = world_ctr(exec->world, process->ctr);
+    if (!link)
+        return;
+    struct wire_exec_start message = {
+        .exec = process->id,
+        .ctr = ctr ? ctr->id : "",
+        .argv = process->argv,
+        .env = process->env,
+        .cwd = process->cwd,
+        .user = process->user,
+        .flags = (process->tty ? WIRE_TTY : 0) | (process->stdin_open ? WIRE_STDIN_OPEN : 0),
+        .rows = process->rows,
+        .cols = process->cols,
+        .framing = process->tty || process->raw ? WIRE_FRAMING_RAW : WIRE_FRAMING_STDCOPY,
+        .early = {early, (uint32_t)early_size},
+    };
+    link_ask(link, WIRE_EXEC_START, &message, fd, done, arg);
+}
+
+int exec_resize(struct exec *exec, struct ref pod, const char *ctr, const char *id, uint32_t rows,
+                uint32_t cols, struct error **ret_error)
+{
+    struct link *link = link_of_pod(exec, pod);
+    struct wire_tty_size message = {.ctr = ctr, .exec = id, .rows = rows, .cols = cols};
+    if (!link)
+        return error_set(ret_error, ERROR_STATE, 0, "its pod does not run");
+    conn_send(link->conn, WIRE_TTY_SIZE, 0, &message);
+    return 0;
+}
+
+void exec_kill(struct exec *exec, struct ref pod, const char *ctr, const char *id, uint32_t signal,
+               void (*done)(const struct error *error, uint64_t value, void *arg), void *arg)
+{
+    struct link *link = link_or_done(exec, pod, -1, done, arg);
+    struct wire_kill message = {.ctr = ctr, .exec = id, .signal = signal};
+    if (link)
+        link_ask(link, WIRE_KILL, &message, -1, done, arg);
+}
+
+/* ---- images --------------------------------------------------------------------------------- */
+
+struct job *exec_load(struct exec *exec, int fd, const struct load_ops *ops, void *arg)
+{
+    return pool_load(exec->pool, fd, ops, arg);
+}
+
+void exec_load_forget(struct job *job)
+{
+    job_forget(job);
+}

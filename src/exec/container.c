@@ -1,0 +1,162 @@
+/* What is done to containers, and to the files of what is removed. */
+#include <stdlib.h>
+
+#include "exec/exec_int.h"
+
+static struct container *ctr_of(struct task *task)
+{
+    return world_ctr(task->exec->world, task->effect.token.ref);
+}
+
+static struct link *link_of_ctr(struct exec *exec, const struct container *ctr)
+{
+    return ctr ? link_of_pod(exec, ctr->pod) : NULL;
+}
+
+bool exec_has(const struct exec *exec, const struct container *ctr)
+{
+    const struct pod *pod = world_pod(exec->world, ctr->pod);
+    return pod && pod->placed && ctr->held && link_of_pod(exec, ctr->pod);
+}
+
+static uint32_t process_flags(const struct process *process)
+{
+    return (process->tty ? WIRE_TTY : 0) | (process->stdin_open ? WIRE_STDIN_OPEN : 0) |
+           (process->read_only ? WIRE_READ_ONLY : 0);
+}
+
+static void run_send(struct task *task, struct link *link, const struct container *ctr,
+                     const struct pod *pod, const struct process *process)
+{
+    struct exec *exec = task->exec;
+    CLEANUP_FREE char *image_file = path_of_image(ctr->image_id);
+    CLEANUP_FREE char *image_path = path_full(exec, image_file);
+    CLEANUP_FREE char *layer_file = path_of_layer(pod, ctr);
+    CLEANUP_FREE char *layer_path = path_full(exec, layer_file);
+    CLEANUP_FREE char *log_file = path_of_log(pod, ctr);
+    CLEANUP_FREE char *log_path = path_full(exec, log_file);
+    struct wire_run message = {
+        .ctr = ctr->id,
+        .run = ctr->run,
+        .name = ctr->spec.name,
+        .image_path = image_path,
+        .layer_path = layer_path,
+        .log_path = str_eq(pod->spec.log_type, "none") ? "" : log_path,
+        .argv = (const char *const *)process->argv,
+        .env = (const char *const *)process->env,
+        .cwd = process->cwd,
+        .user = process->user,
+        .groups = (const char *const *)process->groups,
+        .flags = process_flags(process),
+    };
+    task->ask = link_ask(link, WIRE_RUN, &message, -1, task_answered, task);
+}
+
+void act_ctr_run(struct task *task)
+{
+    struct exec *exec = task->exec;
+    const struct container *ctr = ctr_of(task);
+    struct link *link = link_of_ctr(exec, ctr);
+    const struct image *image = ctr ? world_image(exec->world, ctr->image) : NULL;
+    if (!link || !image) {
+        task_fail(task, ERROR_UNAVAILABLE, link ? "its image is gone" : "its VM is gone");
+        return;
+    }
+    const struct pod *pod = world_pod(exec->world, ctr->pod);
+    struct process process;
+    process_of(ctr, pod, image, &process);
+    parked_hand_over(exec, link, ctr);
+    run_send(task, link, ctr, pod, &process);
+    process_clear(&process);
+}
+
+void act_ctr_stop(struct task *task)
+{
+    const struct container *ctr = ctr_of(task);
+    struct link *link = link_of_ctr(task->exec, ctr);
+    if (!link) {
+        task_done(task, NULL, NULL); /* nothing of it can run */
+        return;
+    }
+    struct wire_stop message = {
+        .ctr = ctr->id, .signal = task->effect.signal, .grace_ms = task->effect.grace_ms};
+    task->ask = link_ask(link, WIRE_STOP, &message, -1, task_answered, task);
+}
+
+void act_ctr_kill(struct task *task)
+{
+    const struct container *ctr = ctr_of(task);
+    struct link *link = link_of_ctr(task->exec, ctr);
+    if (!link) {
+        task_fail(task, ERROR_STATE, "it does not run");
+        return;
+    }
+    struct wire_kill message = {.ctr = ctr->id, .signal = task->effect.signal};
+    task->ask = link_ask(link, WIRE_KILL, &message, -1, task_answered, task);
+}
+
+void act_ctr_drop(struct task *task)
+{
+    const struct container *ctr = ctr_of(task);
+    struct link *link = link_of_ctr(task->exec, ctr);
+    if (!link) {
+        task_done(task, NULL, NULL); /* what held its disks is gone */
+        return;
+    }
+    struct wire_drop message = {.ctr = ctr->id};
+    task->ask = link_ask(link, WIRE_DROP, &message, -1, task_answered, task);
+}
+
+/* ---- files ---------------------------------------------------------------------------------- */
+
+void act_make_layer(struct task *task)
+{
+    struct exec *exec = task->exec;
+    const struct container *ctr = ctr_of(task);
+    const struct pod *pod = ctr ? world_pod(exec->world, ctr->pod) : NULL;
+    if (!pod) {
+        task_fail(task, ERROR_NOT_FOUND, "its pod is gone");
+        return;
+    }
+    CLEANUP_FREE char *directory = path_of_pod(pod);
+    CLEANUP_FREE char *path = path_of_layer(pod, ctr);
+    task->job =
+        pool_layer(exec->pool, directory, path, pod->spec.storage_mb << 20, task_answered, task);
+}
+
+void act_remove_files(struct task *task)
+{
+    struct exec *exec = task->exec;
+    CLEANUP_STRV char **paths = NULL;
+    const struct container *ctr = NULL;
+    const struct pod *pod;
+    if (task->effect.token.noun == NOUN_CTR) {
+        ctr = ctr_of(task);
+        pod = ctr ? world_pod(exec->world, ctr->pod) : NULL;
+    } else {
+        pod = world_pod(exec->world, task->effect.token.ref);
+    }
+    if (!pod) {
+        task_done(task, NULL, NULL);
+        return;
+    }
+    if (ctr) {
+        strv_push_take(&paths, path_of_layer(pod, ctr));
+        strv_push_take(&paths, path_of_log(pod, ctr));
+        strv_push_take(&paths, str_printf("%s.1", paths[1]));
+    } else {
+        strv_push_take(&paths, path_of_pod(pod));
+    }
+    task->job = pool_remove(exec->pool, (const char *const *)paths, task_answered, task);
+}
+
+void act_image_files(struct task *task)
+{
+    const struct image *image = world_image(task->exec->world, task->effect.token.ref);
+    if (!image) {
+        task_done(task, NULL, NULL);
+        return;
+    }
+    task->job =
+        pool_remove(task->exec->pool, (const char *const *)image->files, task_answered, task);
+}

@@ -1,0 +1,230 @@
+/* Effects, one task each, and the table of who does which. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "exec/exec_int.h"
+
+static const struct {
+    void (*act)(struct task *task);
+} actors[EFFECT_COUNT] = {
+    [EFFECT_MAKE_LAYER] = {act_make_layer},
+    [EFFECT_REMOVE_FILES] = {act_remove_files},
+    [EFFECT_VM_SPAWN] = {act_vm_spawn},
+    [EFFECT_POD_PLACE] = {act_pod_place},
+    [EFFECT_CTR_RUN] = {act_ctr_run},
+    [EFFECT_CTR_STOP] = {act_ctr_stop},
+    [EFFECT_CTR_KILL] = {act_ctr_kill},
+    [EFFECT_CTR_DROP] = {act_ctr_drop},
+    [EFFECT_POD_LEAVE] = {act_pod_leave},
+    [EFFECT_VM_PAUSE] = {act_vm_pause},
+    [EFFECT_VM_RESUME] = {act_vm_resume},
+    [EFFECT_VM_OFF] = {act_vm_off},
+    [EFFECT_VM_CLEAN] = {act_vm_clean},
+    [EFFECT_IMAGE_FILES] = {act_image_files},
+    [EFFECT_TIMER] = {NULL}, /* its timer is all that it is */
+};
+
+/* ---- tasks ---------------------------------------------------------------------------------- */
+
+struct core *exec_core(struct exec *exec)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    core_clock(exec->core, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec);
+    return exec->core;
+}
+
+/* Whoever still holds the task for later must let go of it. */
+static void task_free(struct task *task)
+{
+    struct link *link;
+    DL_DELETE(task->exec->tasks, task);
+    if (task->ask)
+        ask_forget(task->ask);
+    if (task->job)
+        job_forget(task->job);
+    DL_FOREACH(task->exec->links, link)
+        if (link->spawn == task)
+            link->spawn = NULL;
+    timer_free(task->timer);
+    free(task);
+}
+
+void task_done(struct task *task, const struct error *error, const struct effect_result *result)
+{
+    struct exec *exec = task->exec;
+    struct token token = task->effect.token;
+    task_free(task);
+    core_done(exec_core(exec), token, error, result);
+}
+
+void task_answered(const struct error *error, uint64_t value, void *arg)
+{
+    struct task *task = arg;
+    task->ask = NULL;
+    task->job = NULL;
+    task_done(task, error, NULL);
+}
+
+void task_fail(struct task *task, enum error_kind kind, const char *format, ...)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    va_list ap;
+    va_start(ap, format);
+    CLEANUP_FREE char *message = str_vprintf(format, ap);
+    va_end(ap);
+    error_set(&error, kind, 0, "%s", message);
+    task_done(task, error, NULL);
+}
+
+static void task_time(void *arg)
+{
+    struct task *task = arg;
+    if (task->effect.token.kind == EFFECT_TIMER)
+        task_done(task, NULL, NULL);
+    else
+        task_fail(task, ERROR_TIMEOUT, "it took longer than %u s",
+                  (task->effect.deadline_ms + 999) / 1000);
+}
+
+void exec_act(struct exec *exec, const struct effect *effect)
+{
+    struct task *task = xcalloc(1, sizeof(*task));
+    task->exec = exec;
+    task->effect = *effect;
+    task->timer = timer_new(exec->loop, task_time, task);
+    DL_APPEND(exec->tasks, task);
+    timer_set(task->timer,
+              effect->token.kind == EFFECT_TIMER ? effect->delay_ms : effect->deadline_ms);
+    if (actors[effect->token.kind].act)
+        actors[effect->token.kind].act(task);
+}
+
+/* ---- paths ---------------------------------------------------------------------------------- */
+
+char *path_of_pod(const struct pod *pod)
+{
+    return str_printf("pods/%s", pod->uid);
+}
+
+char *path_of_layer(const struct pod *pod, const struct container *ctr)
+{
+    return str_printf("pods/%s/%s.ext4", pod->uid, ctr->id);
+}
+
+char *path_of_log(const struct pod *pod, const struct container *ctr)
+{
+    return str_printf("pods/%s/%s.log", pod->uid, ctr->id);
+}
+
+char *path_of_image(const char *image_id)
+{
+    return str_printf("images/%s.erofs",
+                      str_starts(image_id, "sha256:") ? image_id + strlen("sha256:") : image_id);
+}
+
+char *path_of_vm(const char *vm)
+{
+    return str_printf("vms/%s", vm);
+}
+
+char *path_full(const struct exec *exec, const char *path)
+{
+    return str_printf("%s/%s", exec->config.root, path);
+}
+
+/* ---- how guests run ------------------------------------------------------------------------- */
+
+/* A paravirtual KVM opens well and runs no stock kernel: only a CPU that shows vmx or svm counts.
+ */
+static bool cpu_virtualises(void)
+{
+    char line[8192];
+    bool found = false;
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && !found && fgets(line, sizeof(line), f))
+        if (str_starts(line, "flags"))
+            found = strstr(line, " vmx") || strstr(line, " svm");
+    if (f)
+        fclose(f);
+    return found;
+}
+
+const char *exec_accel(const struct exec *exec, const char **ret_reason)
+{
+    if (!str_eq(exec->config.accel, "auto")) {
+        *ret_reason = "set by accel";
+        return exec->config.accel;
+    }
+    *ret_reason = exec->kvm_refused;
+    if (exec->kvm_refused)
+        return "tcg";
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    *ret_reason = "/dev/kvm cannot be opened";
+    if (fd < 0)
+        return "tcg";
+    close(fd);
+    *ret_reason = "the CPU shows neither vmx nor svm";
+    if (!cpu_virtualises())
+        return "tcg";
+    *ret_reason = "/dev/kvm opens, and the CPU can virtualise";
+    return "kvm";
+}
+
+void exec_refuse_kvm(struct exec *exec, const char *why)
+{
+    str_set(&exec->kvm_refused, why);
+}
+
+/* ---- the room ------------------------------------------------------------------------------- */
+
+struct exec *exec_new(struct loop *loop, struct world *world, struct core *core,
+                      const struct exec_config *config, const struct exec_hooks *hooks)
+{
+    struct exec *exec = xcalloc(1, sizeof(*exec));
+    exec->loop = loop;
+    exec->world = world;
+    exec->core = core;
+    exec->config = *config;
+    exec->hooks = *hooks;
+    exec->pool = pool_new(exec);
+    return exec;
+}
+
+void exec_forget_tasks(struct exec *exec)
+{
+    while (exec->tasks)
+        task_free(exec->tasks);
+}
+
+void exec_free(struct exec *exec)
+{
+    if (!exec)
+        return;
+    exec_forget_tasks(exec);
+    pool_free(exec->pool);
+    while (exec->links)
+        link_free(exec->links);
+    parked_free_all(exec);
+    free(exec->kvm_refused);
+    free(exec);
+}
+
+void exec_sweep(struct exec *exec)
+{
+    CLEANUP_STRV char **keep = NULL;
+    WORLD_FOREACH(struct pod, pod, exec->world, NOUN_POD)
+    strv_push_take(&keep, path_of_pod(pod));
+    WORLD_FOREACH(struct image, image, exec->world, NOUN_IMAGE)
+    {
+        STRV_FOREACH(file, image->files)
+            strv_push(&keep, *file);
+    }
+    pool_sweep(exec->pool, (const char *const *)keep);
+}

@@ -1,0 +1,120 @@
+/* Effects → keepers and workers, and back.
+ *
+ * The core says what is to be done; this room does it, with a deadline, and reports with
+ * core_done(). It also reports what happens by itself: ends of containers, ends of VMs. It
+ * decides nothing about pods.
+ *
+ *     huskd ── unix socket <root>/vms/<id>/keeper.sock ──> husk-keeper ──> QEMU      one a VM
+ *       └───── socket pair ──────────────────────────────> husk-worker               a few
+ *
+ * A keeper outlives us: exec_adopt() finds those that a former huskd left. It takes part in no
+ * stream of a client: sockets of clients are handed to the keeper.
+ */
+#ifndef HUSK_EXEC_EXEC_H
+#define HUSK_EXEC_EXEC_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/core.h"
+#include "loop/loop.h"
+
+enum {
+    ATTACH_PARKED_MAX = 64, /* clients that wait for their container to start */
+    BOOT_DISKS_MAX = 12,    /* there from the start of a VM; the rest is plugged in later */
+    JOBS_MAX = 1024,        /* that wait for a worker */
+};
+
+/* All strings outlive the exec. */
+struct exec_config {
+    const char *root;            /* canonical */
+    const char *keeper, *worker; /* programs */
+    const char *qemu, *kernel, *initrd, *kernel_append, *qemu_user;
+    const char *machine; /* "q35" or "microvm" */
+    const char *accel;   /* "auto", "kvm" or "tcg" */
+    uint32_t boot_deadline_ms, kvm_deadline_ms;
+    uint64_t log_max_bytes, image_layer_max_bytes;
+    unsigned workers;
+    uint64_t job_deadline_ms;
+};
+
+/* What others want to know at once; each may be NULL. */
+struct exec_hooks {
+    /* A process that exec_start() began. code is valid if `ended`. */
+    void (*process)(const char *vm, const char *ctr, const char *exec, bool ended, uint32_t code,
+                    const char *reason, void *arg);
+    /* All processes in that VM are gone. */
+    void (*vm_lost)(const char *vm, void *arg);
+    /* A guest came up by emulation only, after KVM gave no sign of life. */
+    void (*kvm_refused)(const char *why, void *arg);
+    void *arg;
+};
+
+struct exec;
+
+struct exec *exec_new(struct loop *loop, struct world *world, struct core *core,
+                      const struct exec_config *config, const struct exec_hooks *hooks);
+/* Keepers and VMs go on; workers end. */
+void exec_free(struct exec *exec);
+
+void exec_act(struct exec *exec, const struct effect *effect);
+
+/* The world was loaded, for the first time or again: forgets all effects, finds the keepers of its
+ * VMs, ends those that belong to no VM, tells the core what it found and says core_reloaded().
+ * Then `done` is called. */
+void exec_adopt(struct exec *exec, void (*done)(void *arg), void *arg);
+/* Removes files that belong to no object of the world. Jobs that come later wait for its end. */
+void exec_sweep(struct exec *exec);
+
+/* "kvm" or "tcg", and why. */
+const char *exec_accel(const struct exec *exec, const char **ret_reason);
+/* With accel=auto: KVM was found to be of no use before. */
+void exec_refuse_kvm(struct exec *exec, const char *why);
+
+/* ---- for clients ---------------------------------------------------------------------------- */
+
+/* Whether the container's keeper is there and knows it: it was started in the VM that runs. */
+bool exec_has(const struct exec *exec, const struct container *ctr);
+
+/* Gives a client's socket (taken over) to the container's keeper; waits for the container's start
+ * if it is not up. What cannot be done ends in the socket's end. */
+void exec_attach(struct exec *exec, struct ref ctr, int fd, const void *early, size_t early_size);
+unsigned exec_parked(const struct exec *exec);
+
+/* A further process in a container, or in the guest itself. */
+struct exec_process {
+    const char *id;      /* "exec-…" */
+    struct ref pod, ctr; /* ctr: none for the guest itself */
+    const char *const *argv, *const *env;
+    const char *cwd, *user;
+    bool tty, stdin_open;
+    bool raw; /* pieces of output have no headers; always so with a terminal */
+    uint32_t rows, cols;
+};
+/* Takes over fd (-1: nobody looks). `done` is called once, unless exec_forget() comes before: it
+ * runs, or it does not. */
+struct ask;
+void exec_start(struct exec *exec, const struct exec_process *process, int fd, const void *early,
+                size_t early_size,
+                void (*done)(const struct error *error, uint64_t value, void *arg), void *arg);
+int exec_resize(struct exec *exec, struct ref pod, const char *ctr, const char *id, uint32_t rows,
+                uint32_t cols, struct error **ret_error);
+void exec_kill(struct exec *exec, struct ref pod, const char *ctr, const char *id, uint32_t signal,
+               void (*done)(const struct error *error, uint64_t value, void *arg), void *arg);
+
+/* ---- images --------------------------------------------------------------------------------- */
+
+struct load_ops {
+    void (*progress)(const struct wire_job_progress *progress, void *arg);
+    /* An image was unpacked: its files are there. */
+    void (*image)(const struct wire_job_image *image, void *arg);
+    /* The end; NULL: all is well. */
+    void (*done)(const struct error *error, void *arg);
+};
+struct job;
+/* Loads the archive that comes out of fd (taken over). */
+struct job *exec_load(struct exec *exec, int fd, const struct load_ops *ops, void *arg);
+/* Calls no ops any more. The job goes on until its input ends. */
+void exec_load_forget(struct job *job);
+
+#endif

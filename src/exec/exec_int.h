@@ -1,0 +1,181 @@
+/* The inside of exec: shared by its files only. */
+#ifndef HUSK_EXEC_EXEC_INT_H
+#define HUSK_EXEC_EXEC_INT_H
+
+#include "base/str.h"
+#include "exec/exec.h"
+
+struct link;
+struct pool;
+
+/* An effect that is being done. */
+struct task {
+    struct task *prev, *next;
+    struct exec *exec;
+    struct effect effect;
+    struct timer *timer; /* its deadline; of a TIMER, its time */
+    struct ask *ask;     /* what it waits for: a keeper … */
+    struct job *job;     /* … or a worker */
+};
+
+/* A client that waits for its container to start. */
+struct parked {
+    struct parked *prev, *next;
+    struct ref ctr;
+    int fd;
+    struct buf early;
+};
+
+struct exec {
+    struct loop *loop;
+    struct world *world;
+    struct core *core;
+    struct exec_config config;
+    struct exec_hooks hooks;
+    struct task *tasks;
+    struct link *links;
+    struct pool *pool;
+    struct parked *parked;
+    unsigned parked_count;
+    struct timer *parked_timer;
+    char *kvm_refused; /* why, with accel=auto; NULL: not refused */
+
+    unsigned adopting; /* links that have not told all, and 1 while they are being looked for */
+    void (*adopted)(void *arg);
+    void *adopted_arg;
+};
+
+/* ---- exec.c --------------------------------------------------------------------------------- */
+
+/* The core, with its clock set. */
+struct core *exec_core(struct exec *exec);
+/* Reports and frees. result may be NULL. */
+void task_done(struct task *task, const struct error *error, const struct effect_result *result);
+/* For asks and jobs: `arg` is the task. */
+void task_answered(const struct error *error, uint64_t value, void *arg);
+/* Effects that were under way when the world was forgotten. */
+void exec_forget_tasks(struct exec *exec);
+void task_fail(struct task *task, enum error_kind kind, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* ---- link.c: one keeper's connection -------------------------------------------------------- */
+
+struct link {
+    struct link *prev, *next;
+    struct exec *exec;
+    bool listed; /* else it only waits for the end of its connection */
+    char vm[VM_ID_LEN + 1];
+    struct ref ref;    /* of the VM; none if the world does not know it */
+    struct conn *conn; /* NULL: the keeper is gone */
+    struct ask *asks;
+    uint32_t next_seq;
+    const char *accel; /* it was booted with; NULL: we did not boot it */
+
+    bool ready, paused; /* as VM_STATE says */
+    bool gone, no_hello;
+    char *pod, *reason;
+    int32_t qemu_pid;
+
+    bool retry;         /* once closed, boot again without KVM */
+    struct task *spawn; /* VM_SPAWN that waits for the guest */
+
+    bool adopting; /* SNAPSHOT is under way */
+    struct timer *deadline;
+    struct known { /* containers, as the snapshot tells */
+        char *id;
+        uint64_t run;
+        bool ended;
+        int64_t started_ns;
+    } * known;
+    size_t known_count;
+};
+
+/* NULL if there is none. */
+struct link *link_find(const struct exec *exec, const char *vm);
+/* The keeper of that VM, if it lives. */
+struct link *link_of_vm(const struct exec *exec, struct ref vm);
+struct link *link_of_pod(const struct exec *exec, struct ref pod);
+struct link *link_new(struct exec *exec, const char *vm, struct ref ref);
+void link_free(struct link *link);
+/* Starts the keeper's process, connects. */
+int link_spawn(struct link *link, struct error **ret_error);
+/* Connects to a keeper that may be there: ERROR_NOT_FOUND if none is. */
+int link_connect(struct link *link, struct error **ret_error);
+
+/* Sends a request: `message` is its struct, whose first field is the seq (filled in here). `done`
+ * is called once with the reply, or when the keeper is gone, unless ask_forget() was called.
+ * fd: sent along and closed, -1: none. */
+struct ask *link_ask(struct link *link, unsigned type, void *message, int fd,
+                     void (*done)(const struct error *error, uint64_t value, void *arg), void *arg);
+void ask_forget(struct ask *ask);
+/* Answers all that was asked with the keeper's end. */
+void asks_fail(struct link *link);
+
+/* The containers that a snapshot told of. */
+void link_forget_known(struct link *link);
+
+/* Tells the core the ends in the journal of a keeper that is dead. */
+void link_read_exits(struct link *link);
+/* SIGKILL to every process that works in the VM's directory. */
+void link_kill_leftovers(const struct exec *exec, const char *vm);
+
+/* ---- vm.c, container.c: the effects --------------------------------------------------------- */
+
+void act_vm_spawn(struct task *task);
+void act_vm_off(struct task *task);
+void act_vm_clean(struct task *task);
+void act_vm_pause(struct task *task);
+void act_vm_resume(struct task *task);
+void act_pod_place(struct task *task);
+void act_pod_leave(struct task *task);
+void act_ctr_run(struct task *task);
+void act_ctr_stop(struct task *task);
+void act_ctr_kill(struct task *task);
+void act_ctr_drop(struct task *task);
+void act_make_layer(struct task *task);
+void act_remove_files(struct task *task);
+void act_image_files(struct task *task);
+
+/* What a link tells its VM's owner. */
+void vm_state_came(struct link *link);
+void vm_link_closed(struct link *link);
+
+/* ---- attach.c ------------------------------------------------------------------------------- */
+
+/* The container's RUN has been sent on this link: those who wait for it follow. */
+void parked_hand_over(struct exec *exec, struct link *link, const struct container *ctr);
+void parked_free_all(struct exec *exec);
+
+/* ---- adopt.c -------------------------------------------------------------------------------- */
+
+void adopt_snapshot_replied(struct link *link, const struct error *error);
+void adopt_link_closed(struct link *link);
+
+/* ---- pool.c: workers ------------------------------------------------------------------------ */
+
+struct pool *pool_new(struct exec *exec);
+void pool_free(struct pool *pool);
+/* Paths are relative to the root. `done` as for an ask. NULL (and done called) if too many wait. */
+struct job *pool_layer(struct pool *pool, const char *directory, const char *path,
+                       uint64_t size_bytes,
+                       void (*done)(const struct error *error, uint64_t value, void *arg),
+                       void *arg);
+struct job *pool_remove(struct pool *pool, const char *const *paths,
+                        void (*done)(const struct error *error, uint64_t value, void *arg),
+                        void *arg);
+void pool_sweep(struct pool *pool, const char *const *keep);
+struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);
+void job_forget(struct job *job);
+
+/* ---- paths, relative to the root; owned ------------------------------------------------------ */
+
+char *path_of_pod(const struct pod *pod);
+char *path_of_layer(const struct pod *pod, const struct container *ctr);
+char *path_of_log(const struct pod *pod, const struct container *ctr);
+/* The prepared root filesystem of an image. */
+char *path_of_image(const char *image_id);
+char *path_of_vm(const char *vm);
+/* "ROOT/path"; owned. */
+char *path_full(const struct exec *exec, const char *path);
+
+#endif

@@ -1,0 +1,400 @@
+/* Workers: a few processes for jobs that block. A job waits until one is free; a worker that takes
+ * too long is killed, and another takes its place. Workers start when they are first needed.
+ */
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/log.h"
+#include "exec/exec_int.h"
+
+struct job {
+    struct job *prev, *next; /* of those that wait */
+    unsigned type;
+    char *directory, *path; /* LAYER: the directory is made first */
+    uint64_t size_bytes;
+    char **paths; /* REMOVE, SWEEP */
+    int fd;       /* LOAD */
+    const struct load_ops *ops;
+    void (*done)(const struct error *error, uint64_t value, void *arg);
+    void *arg;
+};
+
+struct worker {
+    struct pool *pool;
+    struct child *child; /* NULL: none was started, or it has ended */
+    struct conn *conn;
+    struct job *job; /* what it does */
+    struct timer *deadline;
+    bool late;
+};
+
+struct pool {
+    struct exec *exec;
+    struct worker *workers;
+    unsigned count;
+    struct job *waiting;
+    unsigned waiting_count;
+    bool closing;
+};
+
+static void pool_run(struct pool *pool);
+
+/* ---- jobs ----------------------------------------------------------------------------------- */
+
+static void job_free(struct job *job)
+{
+    if (job->fd >= 0)
+        close(job->fd);
+    free(job->directory);
+    free(job->path);
+    strv_free(job->paths);
+    free(job);
+}
+
+/* The job is nobody's any more. */
+static void job_finish(struct job *job, const struct error *error, uint64_t value)
+{
+    if (job->ops)
+        job->ops->done(error, job->arg);
+    else if (job->done)
+        job->done(error, value, job->arg);
+    else if (error && job->type == WIRE_JOB_SWEEP)
+        log_warning("sweep: %s", error_message(error));
+    job_free(job);
+}
+
+void job_forget(struct job *job)
+{
+    job->ops = NULL;
+    job->done = NULL;
+}
+
+static struct job *job_new(unsigned type)
+{
+    struct job *job = xcalloc(1, sizeof(*job));
+    job->type = type;
+    job->fd = -1;
+    return job;
+}
+
+static struct job *pool_add(struct pool *pool, struct job *job)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    if (pool->waiting_count >= JOBS_MAX) {
+        error_set(&error, ERROR_LIMIT, 0, "%d jobs wait for a worker already", JOBS_MAX);
+        job_finish(job, error, 0);
+        return NULL;
+    }
+    DL_APPEND(pool->waiting, job);
+    pool->waiting_count++;
+    pool_run(pool);
+    return job;
+}
+
+/* ---- giving a job to a worker --------------------------------------------------------------- */
+
+static int send_load(struct worker *w, struct job *job, struct error **ret_error)
+{
+    const struct exec_config *config = &w->pool->exec->config;
+    struct wire_job_load message = {
+        .seq = 1, .root = config->root, .layer_max_bytes = config->image_layer_max_bytes};
+    int fd = job->fd;
+    job->fd = -1;
+    conn_send_fd(w->conn, WIRE_JOB_LOAD, 0, &message, fd);
+    return 0;
+}
+
+/* The directory is made now and not before, so that no sweep comes in between. */
+static int send_layer(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct exec *exec = w->pool->exec;
+    CLEANUP_FREE char *directory = path_full(exec, job->directory);
+    if (mkdir(directory, 0700) < 0 && errno != EEXIST)
+        return error_set(ret_error, ERROR_IO, errno, "mkdir '%s'", directory);
+    struct wire_job_layer message = {
+        .seq = 1, .root = exec->config.root, .path = job->path, .size_bytes = job->size_bytes};
+    conn_send(w->conn, WIRE_JOB_LAYER, 0, &message);
+    return 0;
+}
+
+static int send_remove(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct wire_job_remove message = {
+        .seq = 1, .root = w->pool->exec->config.root, .paths = (const char *const *)job->paths};
+    conn_send(w->conn, WIRE_JOB_REMOVE, 0, &message);
+    return 0;
+}
+
+static int send_sweep(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct wire_job_sweep message = {
+        .seq = 1, .root = w->pool->exec->config.root, .keep = (const char *const *)job->paths};
+    conn_send(w->conn, WIRE_JOB_SWEEP, 0, &message);
+    return 0;
+}
+
+static int job_send(struct worker *w, struct job *job, struct error **ret_error)
+{
+    static const struct {
+        unsigned type;
+        int (*send)(struct worker *w, struct job *job, struct error **ret_error);
+    } senders[] = {
+        {WIRE_JOB_LOAD, send_load},
+        {WIRE_JOB_LAYER, send_layer},
+        {WIRE_JOB_REMOVE, send_remove},
+        {WIRE_JOB_SWEEP, send_sweep},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(senders); i++)
+        if (senders[i].type == job->type)
+            return senders[i].send(w, job, ret_error);
+    return error_set(ret_error, ERROR_INTERNAL, 0, "no such job");
+}
+
+static int worker_start(struct worker *w, struct error **ret_error);
+
+static void worker_take(struct worker *w, struct job *job)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    if ((!w->conn && worker_start(w, &error) < 0) || job_send(w, job, &error) < 0) {
+        job_finish(job, error, 0);
+        return;
+    }
+    w->job = job;
+    w->late = false;
+    timer_set(w->deadline, w->pool->exec->config.job_deadline_ms);
+}
+
+static unsigned pool_busy(const struct pool *pool, unsigned type)
+{
+    unsigned busy = 0;
+    for (unsigned i = 0; i < pool->count; i++)
+        busy += pool->workers[i].job && (!type || pool->workers[i].job->type == type);
+    return busy;
+}
+
+/* Archives come as slowly as their client sends: one worker is kept free of them. A sweep must be
+ * alone. */
+static bool job_may_run(const struct pool *pool, const struct job *job)
+{
+    if (pool_busy(pool, WIRE_JOB_SWEEP))
+        return false;
+    if (job->type == WIRE_JOB_SWEEP)
+        return pool_busy(pool, 0) == 0;
+    return job->type != WIRE_JOB_LOAD || pool->count == 1 ||
+           pool_busy(pool, WIRE_JOB_LOAD) < pool->count - 1;
+}
+
+/* A worker that runs already before one that would have to be started; one whose process has not
+ * been reaped yet is of no use. */
+static struct worker *worker_free_one(struct pool *pool)
+{
+    struct worker *fresh = NULL;
+    for (unsigned i = 0; i < pool->count; i++) {
+        struct worker *w = &pool->workers[i];
+        if (!w->job && w->conn)
+            return w;
+        if (!w->job && !w->child && !fresh)
+            fresh = w;
+    }
+    return fresh;
+}
+
+static void pool_run(struct pool *pool)
+{
+    struct job *job, *next;
+    if (pool->closing)
+        return;
+    DL_FOREACH_SAFE(pool->waiting, job, next) {
+        struct worker *w = worker_free_one(pool);
+        if (!w)
+            return;
+        if (!job_may_run(pool, job)) {
+            if (job->type == WIRE_JOB_SWEEP)
+                return; /* who came after it waits for it */
+            continue;
+        }
+        DL_DELETE(pool->waiting, job);
+        pool->waiting_count--;
+        worker_take(w, job);
+    }
+}
+
+/* ---- a worker's process --------------------------------------------------------------------- */
+
+static void worker_frame(struct conn *conn, const struct wire_frame *frame, int fd, void *arg)
+{
+    struct worker *w = arg;
+    struct job *job = w->job;
+    CLEANUP_ERROR struct error *error = NULL;
+    union {
+        struct wire_reply reply;
+        struct wire_job_progress progress;
+        struct wire_job_image image;
+    } message = {{0}};
+    if (fd >= 0)
+        close(fd);
+    if (!job || (frame->type != WIRE_REPLY && frame->type != WIRE_JOB_PROGRESS &&
+                 frame->type != WIRE_JOB_IMAGE))
+        return;
+    if (wire_get(frame, &message, &error) < 0) {
+        log_error("worker: %s", error_message(error));
+        child_kill(w->child, SIGKILL);
+    } else if (frame->type == WIRE_JOB_PROGRESS && job->ops) {
+        job->ops->progress(&message.progress, job->arg);
+    } else if (frame->type == WIRE_JOB_IMAGE && job->ops) {
+        job->ops->image(&message.image, job->arg);
+    } else if (frame->type == WIRE_REPLY) {
+        wire_reply_check(&message.reply, &error);
+        w->job = NULL;
+        timer_unset(w->deadline);
+        job_finish(job, error, message.reply.value);
+        pool_run(w->pool);
+    }
+    wire_clear(frame->type, &message);
+}
+
+static void worker_closed(struct conn *conn, const struct error *why, void *arg)
+{
+    struct worker *w = arg;
+    struct job *job = take(w->job);
+    CLEANUP_ERROR struct error *error = NULL;
+    w->conn = NULL;
+    timer_unset(w->deadline);
+    if (w->child)
+        child_kill(w->child, SIGKILL);
+    if (!job)
+        return;
+    if (w->late)
+        error_set(&error, ERROR_TIMEOUT, 0, "the worker took too long");
+    else
+        error_set(&error, ERROR_INTERNAL, 0, "the worker ended unexpectedly");
+    job_finish(job, error, 0);
+}
+
+static void worker_ended(int status, void *arg)
+{
+    struct worker *w = arg;
+    if (status && !w->late && !w->pool->closing)
+        log_error("a worker ended with status %d", status);
+    child_free(take(w->child));
+    if (w->conn)
+        conn_close(w->conn, false);
+    pool_run(w->pool);
+}
+
+static void worker_late(void *arg)
+{
+    struct worker *w = arg;
+    w->late = true;
+    if (w->child)
+        child_kill(w->child, SIGKILL);
+}
+
+static const struct conn_ops worker_ops = {worker_frame, worker_closed, NULL};
+
+static int worker_start(struct worker *w, struct error **ret_error)
+{
+    struct exec *exec = w->pool->exec;
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "socketpair");
+    const char *const argv[] = {exec->config.worker, NULL};
+    const int fds[] = {-1, STDERR_FILENO, STDERR_FILENO, pair[1]};
+    struct child_spec spec = {.path = exec->config.worker,
+                              .argv = argv,
+                              .cwd = exec->config.root,
+                              .fds = fds,
+                              .fd_count = ARRAY_SIZE(fds),
+                              .die_with_parent = true,
+                              .no_new_privileges = true};
+    w->child = child_spawn(exec->loop, &spec, worker_ended, w, ret_error);
+    close(pair[1]);
+    if (!w->child) {
+        close(pair[0]);
+        return -1;
+    }
+    w->conn = conn_new(exec->loop, pair[0], &worker_ops, w);
+    conn_send_hello(w->conn, "huskd");
+    return 0;
+}
+
+/* ---- the pool ------------------------------------------------------------------------------- */
+
+struct pool *pool_new(struct exec *exec)
+{
+    struct pool *pool = xcalloc(1, sizeof(*pool));
+    pool->exec = exec;
+    pool->count = exec->config.workers;
+    pool->workers = xcalloc(pool->count, sizeof(*pool->workers));
+    for (unsigned i = 0; i < pool->count; i++) {
+        pool->workers[i].pool = pool;
+        pool->workers[i].deadline = timer_new(exec->loop, worker_late, &pool->workers[i]);
+    }
+    return pool;
+}
+
+/* The process is about to end, and its workers with it: what they were doing is left in tmp, and
+ * swept next time. */
+void pool_free(struct pool *pool)
+{
+    struct job *job, *next;
+    pool->closing = true;
+    DL_FOREACH_SAFE(pool->waiting, job, next) {
+        DL_DELETE(pool->waiting, job);
+        job_free(job);
+    }
+    for (unsigned i = 0; i < pool->count; i++) {
+        timer_free(pool->workers[i].deadline);
+        if (pool->workers[i].job)
+            job_free(pool->workers[i].job);
+        if (pool->workers[i].child)
+            child_kill(pool->workers[i].child, SIGKILL);
+        child_free(pool->workers[i].child);
+    }
+}
+
+struct job *pool_layer(struct pool *pool, const char *directory, const char *path,
+                       uint64_t size_bytes,
+                       void (*done)(const struct error *error, uint64_t value, void *arg),
+                       void *arg)
+{
+    struct job *job = job_new(WIRE_JOB_LAYER);
+    job->directory = xstrdup(directory);
+    job->path = xstrdup(path);
+    job->size_bytes = size_bytes;
+    job->done = done;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+struct job *pool_remove(struct pool *pool, const char *const *paths,
+                        void (*done)(const struct error *error, uint64_t value, void *arg),
+                        void *arg)
+{
+    struct job *job = job_new(WIRE_JOB_REMOVE);
+    job->paths = strv_copy(paths);
+    job->done = done;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+void pool_sweep(struct pool *pool, const char *const *keep)
+{
+    struct job *job = job_new(WIRE_JOB_SWEEP);
+    job->paths = strv_copy(keep);
+    pool_add(pool, job);
+}
+
+struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg)
+{
+    struct job *job = job_new(WIRE_JOB_LOAD);
+    job->fd = fd;
+    job->ops = ops;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
