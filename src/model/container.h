@@ -64,8 +64,10 @@ struct container {
     char *reason;   /* why it failed, NULL if there is no more to say than the code */
 
     /* the core's own, not stored */
-    uint32_t effect; /* serial of the effect that is on its way, 0: none */
-    uint32_t grace_ms;
+    uint32_t effect;   /* serial of the effect that is on its way, 0: none */
+    uint32_t timer;    /* serial of the timer that is set, 0: none */
+    uint32_t retries;  /* of removing its files */
+    uint32_t grace_ms; /* of the stop that goes on */
     struct op *ops;
 
     /* tables of world.c */
@@ -80,6 +82,11 @@ int ctr_state_from_name(const char *name);
 const char *ctr_want_name(enum ctr_want want);
 int ctr_want_from_name(const char *name);
 const char *ctr_status(const struct container *ctr);
+
+/* What `stop` sends: the spec's, else the image's, else SIGTERM. */
+unsigned ctr_stop_signal(const struct container *ctr, const struct image *image);
+
+void ctr_free(struct container *ctr);
 
 /* Whether a process of it is, or may be, in the VM. */
 bool ctr_is_up(const struct container *ctr);

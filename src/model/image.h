@@ -72,4 +72,6 @@ int image_config_parse(const char *text, size_t size, struct image_config *ret,
                        struct error **ret_error);
 void image_config_clear(struct image_config *config);
 
+void image_free(struct image *image);
+
 #endif

@@ -28,11 +28,12 @@ static inline bool ref_eq(struct ref a, struct ref b)
     return a.index == b.index && a.generation == b.generation;
 }
 
-/* First in every noun's struct. Only world.c changes it. */
+/* First in every noun's struct. Only world.c changes it (`woken`: core). */
 struct object {
     struct ref ref;
     uint8_t noun;              /* enum noun */
     bool dirty;                /* differs from the store; is in world->dirty */
+    bool woken;                /* is in the core's list of what to look at */
     struct object *next_dirty; /* list of world->dirty */
 };
 

@@ -81,6 +81,8 @@ int pod_state_from_name(const char *name);
 const char *pod_want_name(enum pod_want want);
 int pod_want_from_name(const char *name);
 
+void pod_free(struct pod *pod);
+
 #define POD_FOREACH_CTR(c, pod) for (struct container *c = (pod)->containers; c; c = c->next)
 
 #endif

@@ -23,6 +23,7 @@ enum {
     SPEC_MEMORY_MIN_MB = 64,  /* less does not boot the guest */
     SPEC_MEMORY_DEFAULT_MB = 128,
     SPEC_VCPU_MAX = 255,
+    SPEC_STORAGE_DEFAULT_MB = 10240,
     SPEC_STORAGE_MIN_MB = 16, /* of a writable layer: ext4 needs as much */
     CTR_ID_LEN = 64,          /* hexadecimal digits */
 };
@@ -55,7 +56,7 @@ struct spec_limits {
     uint64_t memory_min_mb;      /* 0: SPEC_MEMORY_MIN_MB */
     uint64_t memory_default_mb;  /* 0: SPEC_MEMORY_DEFAULT_MB */
     uint32_t vcpu_max;           /* 0: SPEC_VCPU_MAX */
-    uint64_t storage_default_mb; /* size of a writable layer; 0: 10240 */
+    uint64_t storage_default_mb; /* size of a writable layer; 0: SPEC_STORAGE_DEFAULT_MB */
 };
 
 /* The podfile `text` (of `size` bytes, no NUL needed), checked and with defaults. Names and ids
@@ -70,6 +71,7 @@ int ctr_spec_parse(const char *text, size_t size, struct ctr_spec **ret, struct 
 void pod_spec_write(const struct pod_spec *spec, bool with_containers, struct buf *out);
 void ctr_spec_write(const struct ctr_spec *spec, struct buf *out);
 
+void pod_spec_clear(struct pod_spec *spec);
 void pod_spec_free(struct pod_spec *spec);
 void pod_spec_freep(struct pod_spec **spec);
 void ctr_spec_clear(struct ctr_spec *spec);

@@ -53,4 +53,6 @@ int vm_state_from_name(const char *name);
 /* "associated", "idle", "paused" …: what `list vm` shows. */
 const char *vm_status(const struct vm *vm);
 
+void vm_free(struct vm *vm);
+
 #endif

@@ -128,6 +128,10 @@ void world_check(const struct world *world);
 /* The same, as an error: for what was read from the store. */
 int world_verify(const struct world *world, struct error **ret_error);
 
+/* The part of it that concerns one pod with its containers, or one VM. */
+int pod_verify(const struct world *world, const struct pod *pod, struct error **ret_error);
+int vm_verify(const struct world *world, const struct vm *vm, struct error **ret_error);
+
 /* The shown state of a pod: "pending", "running", "paused", "succeeded", "failed" … */
 const char *pod_status(const struct world *world, const struct pod *pod);
 
