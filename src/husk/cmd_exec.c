@@ -1,0 +1,224 @@
+/* exec, attach, wait, logs: processes and their streams. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/str.h"
+#include "husk/cli.h"
+#include "husk/relay.h"
+#include "husk/spec.h"
+#include "husk/term.h"
+
+enum { SIGNAL_STATUS = 128 };
+
+/* Opens a hijacked stream and carries it to its end. */
+static int stream_carry(struct relay *relay, const char *target, struct error **ret_error)
+{
+    struct http stream;
+    struct http_request request = {
+        .method = "POST", .target = target, .type = "text/plain", .upgrade = true};
+    http_init(&stream, relay->cli->socket);
+    relay->stream = &stream;
+    int rc = http_begin(&stream, &request, ret_error);
+    if (rc == 0)
+        rc = daemon_check(&stream, ret_error);
+    if (rc == 0)
+        rc = relay_run(relay, ret_error);
+    http_close(&stream);
+    return rc;
+}
+
+/* The exit status after a stream: of the signal that ended our part, or of the process. */
+static int stream_status(struct relay *relay, struct error **ret_error)
+{
+    int code;
+    if (relay->signal)
+        return SIGNAL_STATUS + relay->signal;
+    if (relay->detached) {
+        note_print(relay->cli, "detached; the process goes on");
+        return 0;
+    }
+    if (daemon_exit_code(relay->cli, relay->container, relay->exec, &code, ret_error) < 0)
+        return -1;
+    return code;
+}
+
+/* ---- exec ----------------------------------------------------------------------------------- */
+
+static char *json_array_text(char *const *words)
+{
+    CLEANUP_JSON json_t *array = json_array();
+    STRV_FOREACH(word, words)
+        json_array_append_new(array, json_string(*word));
+    return json_dumps(array, JSON_COMPACT);
+}
+
+static char *exec_environment(const struct args *args, struct error **ret_error)
+{
+    CLEANUP_STRV char **env = NULL;
+    if (env_all(args, &env, ret_error) < 0)
+        return NULL;
+    return json_array_text(env);
+}
+
+/* POST /exec/create; *ret_exec is owned by the caller. */
+static int exec_create(struct cli *cli, const struct args *args, bool input, char **ret_exec,
+                       struct error **ret_error)
+{
+    CLEANUP_JSON json_t *answer = NULL;
+    CLEANUP_FREE char *command = json_array_text(args->words + 1);
+    CLEANUP_FREE char *env = exec_environment(args, ret_error);
+    CLEANUP_FREE char *h = NULL, *w = NULL;
+    unsigned rows, columns;
+    bool tty = args_has(args, "tty");
+
+    if (!env)
+        return -1;
+    if (tty && term_size(&rows, &columns)) {
+        h = str_printf("%u", rows);
+        w = str_printf("%u", columns);
+    }
+    CLEANUP_FREE char *target =
+        http_target("/exec/create", "container", args->words[0], "command", command, "tty",
+                    tty ? "true" : "false", "env", args_has(args, "env") ? env : NULL, "workdir",
+                    args_text(args, "workdir"), "user", args_text(args, "user"), "stdin",
+                    input ? "true" : NULL, "h", h, "w", w, NULL);
+    if (daemon_json(cli, "POST", target, NULL, &answer, ret_error) < 0)
+        return -1;
+    if (!json_is_string(answer))
+        return error_set(ret_error, ERROR_CORRUPT, 0, "huskd did not tell the id of the exec");
+    *ret_exec = xstrdup(json_string_value(answer));
+    return 0;
+}
+
+/* `exec -m POD …`: the guest itself has no containers' rules, and tells no exit code. */
+static int exec_in_guest(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    static const char *const others[] = {"detach", "tty", "env", "workdir", "user"};
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++)
+        if (args_has(args, others[i]))
+            return error_set(ret_error, ERROR_INVALID, 0,
+                             "options '--vm' and '--%s' exclude each other", others[i]);
+    CLEANUP_FREE char *command = json_array_text(args->words + 1);
+    CLEANUP_FREE char *target =
+        http_target("/execvm", "pod", args->words[0], "command", command, NULL);
+    struct relay relay = {.cli = cli,
+                          .tty = true, /* no frames */
+                          .input = cli->hyper || args_has(args, "interactive"),
+                          .no_signals = true};
+    if (stream_carry(&relay, target, ret_error) < 0)
+        return -1;
+    return relay.signal ? SIGNAL_STATUS + relay.signal : 0;
+}
+
+int cmd_exec(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_FREE char *exec = NULL;
+    bool detach = args_has(args, "detach") && !cli->hyper; /* the original looks away */
+    bool input = !detach && (cli->hyper || args_has(args, "interactive"));
+    if (args_has(args, "vm"))
+        return exec_in_guest(cli, args, ret_error);
+    if (exec_create(cli, args, input, &exec, ret_error) < 0)
+        return -1;
+    CLEANUP_FREE char *target = http_target("/exec/start", "container", args->words[0], "exec",
+                                            exec, "detach", detach ? "true" : NULL, NULL);
+    if (detach)
+        return daemon_call(cli, "POST", target, NULL, NULL, ret_error);
+    struct relay relay = {.cli = cli,
+                          .container = args->words[0],
+                          .exec = exec,
+                          .tty = args_has(args, "tty"),
+                          .input = input,
+                          .merge = cli->hyper};
+    if (stream_carry(&relay, target, ret_error) < 0)
+        return -1;
+    return stream_status(&relay, ret_error);
+}
+
+/* ---- attach, wait --------------------------------------------------------------------------- */
+
+/* Whether the container has a terminal; also says early that it does not exist. */
+static int container_tty(struct cli *cli, const char *name, bool *ret_tty, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *info = NULL;
+    CLEANUP_FREE char *target = http_target("/container/info", "container", name, NULL);
+    if (daemon_json(cli, "GET", target, NULL, &info, ret_error) < 0)
+        return -1;
+    *ret_tty = json_is_true(json_object_get(json_object_get(info, "container"), "tty"));
+    return 0;
+}
+
+int cmd_attach(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    struct relay relay = {.cli = cli, .container = args->words[0], .input = true, .resize = true};
+    CLEANUP_FREE char *target = http_target("/attach", "container", args->words[0], NULL);
+    if (container_tty(cli, args->words[0], &relay.tty, ret_error) < 0 ||
+        stream_carry(&relay, target, ret_error) < 0)
+        return -1;
+    return stream_status(&relay, ret_error);
+}
+
+int cmd_wait(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    int status = 0;
+    STRV_FOREACH(name, args->words) {
+        CLEANUP_ERROR struct error *error = NULL;
+        int code;
+        waiting_begin(cli, *name, "waiting for '%s' to end", *name);
+        int rc = daemon_exit_code(cli, *name, NULL, &code, &error);
+        waiting_end(cli);
+        if (rc == 0) {
+            printf("%d\n", code);
+            fflush(stdout);
+        } else {
+            note_print(cli, "%s", error_message(error));
+        }
+        if (status != EXIT_HUSK_FAILED)
+            status = rc < 0 ? EXIT_HUSK_FAILED : code;
+    }
+    return status;
+}
+
+/* ---- logs ----------------------------------------------------------------------------------- */
+
+static int tail_check(const char *tail, struct error **ret_error)
+{
+    uint64_t lines;
+    if (!tail || strcmp(tail, "all") == 0 || str_to_u64(tail, 0, UINT64_MAX, &lines))
+        return 0;
+    return error_set(ret_error, ERROR_INVALID, 0,
+                     "option '--tail': '%s' is not a number of lines or 'all'", tail);
+}
+
+static int logs_copy(struct cli *cli, struct relay *relay, struct error **ret_error)
+{
+    for (;;) {
+        char *data;
+        size_t size;
+        if (http_read(&cli->http, &data, &size, ret_error) < 0)
+            return -1;
+        if (size == 0 || relay->signal)
+            return 0;
+        if (relay_output(relay, data, size, ret_error) < 0)
+            return -1;
+    }
+}
+
+int cmd_logs(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_FREE char *since = NULL;
+    const char *tail = args_text(args, "tail");
+    struct relay relay = {.cli = cli};
+    if (tail_check(tail, ret_error) < 0 ||
+        time_argument(args_text(args, "since"), &since, ret_error) < 0 ||
+        container_tty(cli, args->words[0], &relay.tty, ret_error) < 0)
+        return -1;
+    CLEANUP_FREE char *target = http_target(
+        "/container/logs", "container", args->words[0], "stdout", "true", "stderr", "true", "since",
+        str_or(since, ""), "timestamps", args_has(args, "timestamps") ? "true" : "false", "follow",
+        args_has(args, "follow") ? "true" : "false", "tail", str_or(tail, ""), NULL);
+    struct http_request request = {.method = "GET", .target = target};
+    if (http_begin(&cli->http, &request, ret_error) < 0 || daemon_check(&cli->http, ret_error) < 0)
+        return -1;
+    return logs_copy(cli, &relay, ret_error);
+}

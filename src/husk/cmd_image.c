@@ -1,0 +1,157 @@
+/* load, rmi: images come and go. */
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "husk/cli.h"
+#include "husk/progress.h"
+
+enum { LOAD_PIECE = 256 << 10 };
+
+struct load {
+    struct cli *cli;
+    int fd;
+    const char *name; /* of the archive, for messages */
+    bool chunked;     /* the size is not known before */
+    uint64_t sent, size;
+    char *piece; /* LOAD_PIECE bytes */
+    struct progress progress;
+};
+
+/* A whole chunk with one call would need a copy: three small writes are cheaper. */
+static int piece_send(struct load *load, size_t size, struct error **ret_error)
+{
+    struct http *http = &load->cli->http;
+    char head[32];
+    int head_size = snprintf(head, sizeof(head), "%zx\r\n", size);
+    if (!load->chunked)
+        return http_send(http, load->piece, size, ret_error);
+    if (http_send(http, head, (size_t)head_size, ret_error) < 0 ||
+        http_send(http, load->piece, size, ret_error) < 0)
+        return -1;
+    return http_send(http, "\r\n", 2, ret_error);
+}
+
+/* huskd may refuse before it has all: then there is something to read, and no more is sent. */
+static bool answer_is_there(const struct load *load)
+{
+    struct pollfd poller = {.fd = load->cli->http.fd, .events = POLLIN};
+    return poll(&poller, 1, 0) > 0;
+}
+
+static int body_send(struct load *load, struct error **ret_error)
+{
+    for (;;) {
+        ssize_t n = read(load->fd, load->piece, LOAD_PIECE);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return error_set(ret_error, ERROR_IO, errno, "read '%s'", load->name);
+        if (!load->chunked && load->sent + (uint64_t)n > load->size)
+            n = (ssize_t)(load->size - load->sent); /* it grew: what was there is sent */
+        if (n == 0 && !load->chunked && load->sent < load->size)
+            return error_set(ret_error, ERROR_IO, 0, "'%s' became shorter while it was read",
+                             load->name);
+        if (n == 0 || answer_is_there(load))
+            return 0;
+        if (piece_send(load, (size_t)n, NULL) < 0)
+            return 0; /* the reason is in the answer */
+        load->sent += (uint64_t)n;
+        if (load->progress.terminal)
+            progress_show(&load->progress, "Sending", load->sent, load->size);
+    }
+}
+
+static int answer_show(struct load *load, struct error **ret_error)
+{
+    struct http *http = &load->cli->http;
+    if (http_read_head(http, ret_error) < 0 || daemon_check(http, ret_error) < 0)
+        return -1;
+    for (;;) {
+        char *data;
+        size_t size;
+        if (http_read(http, &data, &size, ret_error) < 0)
+            return -1;
+        if (progress_feed(&load->progress, size ? data : "\n", size ? size : 1, ret_error) < 0)
+            return -1;
+        if (size == 0)
+            return 0;
+    }
+}
+
+/* The request's head by hand of http_begin(); a known size is said, so that huskd can refuse what
+ * will not fit before it has come. */
+static int load_run(struct load *load, struct error **ret_error)
+{
+    CLEANUP_FREE char *piece = load->piece = xmalloc(LOAD_PIECE);
+    struct http_request request = {.method = "POST",
+                                   .target = "/image/load",
+                                   .type = "application/x-tar",
+                                   .size = load->size,
+                                   .chunked = load->chunked,
+                                   .no_wait = true};
+    if (http_begin(&load->cli->http, &request, ret_error) < 0 || body_send(load, ret_error) < 0)
+        return -1;
+    if (load->chunked)
+        http_send(&load->cli->http, "0\r\n\r\n", 5, NULL);
+    return answer_show(load, ret_error);
+}
+
+static int input_open(struct load *load, const char *path, struct error **ret_error)
+{
+    struct stat st;
+    load->name = path ? path : "standard input";
+    if (!path && isatty(STDIN_FILENO))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "an archive is not read from a terminal; name it with -i");
+    load->fd =
+        path && strcmp(path, "-") != 0 ? open(path, O_RDONLY | O_CLOEXEC) : dup(STDIN_FILENO);
+    if (load->fd < 0 || fstat(load->fd, &st) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "open '%s'", load->name);
+    if (S_ISDIR(st.st_mode))
+        return error_set(ret_error, ERROR_INVALID, 0, "'%s' is a directory, not an archive",
+                         load->name);
+    off_t at = S_ISREG(st.st_mode) ? lseek(load->fd, 0, SEEK_CUR) : -1;
+    load->chunked = at < 0 || at > st.st_size;
+    load->size = load->chunked ? 0 : (uint64_t)(st.st_size - at);
+    return 0;
+}
+
+int cmd_load(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    struct load load = {
+        .cli = cli, .fd = -1, .progress = {.out = stdout, .terminal = isatty(STDOUT_FILENO)}};
+    int rc = input_open(&load, args_text(args, "input"), ret_error);
+    if (rc == 0)
+        rc = load_run(&load, ret_error);
+    progress_done(&load.progress);
+    if (load.fd >= 0)
+        close(load.fd);
+    return rc;
+}
+
+/* ---- rmi ------------------------------------------------------------------------------------ */
+
+static int rmi_one(struct cli *cli, const struct args *args, const char *name,
+                   struct error **ret_error)
+{
+    CLEANUP_FREE char *target = http_target("/image", "imageId", name, "force",
+                                            args_has(args, "force") ? "yes" : "no", NULL);
+    CLEANUP_ERROR struct error *error = NULL;
+    if (daemon_call(cli, "DELETE", target, NULL, NULL, &error) < 0) {
+        error_wrap(&error, "Error remove the image(%s)", name);
+        return error_move(ret_error, &error);
+    }
+    printf("Image(%s) is successful to be deleted!\n", name);
+    return 0;
+}
+
+int cmd_rmi(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    return each_word(cli, args, rmi_one);
+}

@@ -1,0 +1,342 @@
+/* list, images, inspect, events: what there is and what happened. */
+#include <fnmatch.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/str.h"
+#include "husk/cli.h"
+#include "husk/table.h"
+
+enum { COLUMNS_MAX = 6, SHORT_ID = 12 };
+
+/* ---- what can be listed --------------------------------------------------------------------- */
+
+/* The columns are hyperctl's: programs read these tables. */
+static const struct kind {
+    const char *item;
+    const char *titles[COLUMNS_MAX]; /* NULL-terminated */
+    const char *fields[COLUMNS_MAX]; /* of an item of format=json, column by column */
+    const char *id;                  /* the field that -q prints */
+} KINDS[] = {
+    {"pod", {"POD ID", "POD Name", "VM name", "Status"}, {"id", "name", "vm", "status"}, "id"},
+    {"container",
+     {"Container ID", "Name", "POD ID", "Status"},
+     {"id", "name", "pod", "status"},
+     "id"},
+    {"vm", {"VM name", "Status"}, {"id", "status"}, "id"},
+};
+
+static const struct kind *kind_find(const char *item)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(KINDS); i++)
+        if (strcasecmp(KINDS[i].item, item) == 0)
+            return &KINDS[i];
+    return NULL;
+}
+
+/* ---- filters -------------------------------------------------------------------------------- */
+
+/* "label=tier=web" or "label=tier". */
+static bool label_matches(const json_t *item, const char *wanted)
+{
+    CLEANUP_FREE char *key = xstrndup(wanted, strcspn(wanted, "="));
+    const json_t *label = json_object_get(json_object_get(item, "labels"), key);
+    if (!wanted[strlen(key)])
+        return label != NULL;
+    return str_eq(json_string_value(label), wanted + strlen(key) + 1);
+}
+
+/* What an item belongs to; of a pod, its own id. */
+static bool owner_matches(const json_t *item, const char *field, const char *wanted)
+{
+    if (strcmp(field, "pod") == 0 && !json_object_get(item, "pod"))
+        field = "id";
+    if (strcmp(field, "vm") == 0 && !json_object_get(item, "vm"))
+        field = "id";
+    return fnmatch(wanted, json_text(item, field), 0) == 0;
+}
+
+static bool name_matches(const json_t *item, const char *wanted)
+{
+    const json_t *names = json_object_get(item, "names");
+    for (size_t i = 0; i < json_array_size(names); i++)
+        if (fnmatch(wanted, json_string_value(json_array_get(names, i)), 0) == 0)
+            return true;
+    return fnmatch(wanted, str_or(json_text(item, "name"), json_text(item, "id")), 0) == 0;
+}
+
+static bool filter_matches(const json_t *item, const char *filter)
+{
+    const char *equals = strchr(filter, '=');
+    CLEANUP_FREE char *key = xstrndup(filter, (size_t)(equals - filter));
+    if (strcmp(key, "label") == 0)
+        return label_matches(item, equals + 1);
+    if (strcmp(key, "name") == 0)
+        return name_matches(item, equals + 1);
+    return owner_matches(item, key, equals + 1);
+}
+
+/* Refuses a filter that nothing is known of, instead of listing nothing. */
+static int filters_check(char *const *filters, const char *const *known, struct error **ret_error)
+{
+    STRV_FOREACH(filter, filters) {
+        CLEANUP_FREE char *key = xstrndup(*filter, strcspn(*filter, "="));
+        if (strv_contains(known, key))
+            continue;
+        CLEANUP_FREE char *all = strv_join(known, ", ");
+        return error_set(ret_error, ERROR_INVALID, 0, "there is no filter '%s', only %s", key, all);
+    }
+    return 0;
+}
+
+static bool item_wanted(const json_t *item, const struct args *args, char *const *filters)
+{
+    const char *pod = args_text(args, "pod"), *vm = args_text(args, "vm");
+    if ((pod && !owner_matches(item, "pod", pod)) || (vm && !owner_matches(item, "vm", vm)))
+        return false;
+    STRV_FOREACH(filter, filters)
+        if (!filter_matches(item, *filter))
+            return false;
+    return true;
+}
+
+/* The items of that kind which the options let through; a new reference. */
+static int items_get(struct cli *cli, const struct args *args, const char *item, json_t **ret,
+                     struct error **ret_error)
+{
+    static const char *const known[] = {"status", "name", "label", "pod", "vm", NULL};
+    CLEANUP_JSON json_t *answer = NULL;
+    CLEANUP_STRV char **filters = args_all(args, "filter");
+    CLEANUP_FREE char *target = http_target("/list", "item", item, "format", "json", NULL);
+    if (filters_check(filters, known, ret_error) < 0 ||
+        daemon_json(cli, "GET", target, NULL, &answer, ret_error) < 0)
+        return -1;
+    const json_t *items = json_object_get(answer, "items");
+    *ret = json_array();
+    for (size_t i = 0; i < json_array_size(items); i++)
+        if (item_wanted(json_array_get(items, i), args, filters))
+            json_array_append(*ret, json_array_get(items, i));
+    return 0;
+}
+
+/* ---- printing ------------------------------------------------------------------------------- */
+
+static void json_print(const json_t *json)
+{
+    CLEANUP_FREE char *text = json_dumps(json, JSON_INDENT(2) | JSON_ENCODE_ANY);
+    puts(text);
+}
+
+static bool wants_json(const struct args *args)
+{
+    return str_eq(args_text(args, "output"), "json");
+}
+
+static void items_print_table(const struct kind *kind, const json_t *items)
+{
+    CLEANUP_TABLE struct table table = {0};
+    while (table.columns < COLUMNS_MAX && kind->titles[table.columns])
+        table.columns++;
+    table_row(&table, kind->titles);
+    for (size_t i = 0; i < json_array_size(items); i++) {
+        const char *cells[COLUMNS_MAX];
+        for (size_t c = 0; c < table.columns; c++)
+            cells[c] = json_text(json_array_get(items, i), kind->fields[c]);
+        table_row(&table, cells);
+    }
+    table_print(&table, stdout);
+}
+
+static void ids_print(const json_t *items, const char *field)
+{
+    for (size_t i = 0; i < json_array_size(items); i++)
+        puts(json_text(json_array_get(items, i), field));
+}
+
+/* ---- images --------------------------------------------------------------------------------- */
+
+static void image_id_short(char *ret, const char *id)
+{
+    const char *colon = strchr(id, ':');
+    snprintf(ret, SHORT_ID + 1, "%s", colon ? colon + 1 : id);
+}
+
+/* "2017-07-14 02:40:00" of RFC 3339 or Unix seconds, in local time. */
+static void image_time(char *ret, size_t size, const json_t *created)
+{
+    struct tm tm = {0};
+    time_t when = (time_t)json_integer_value(created);
+    const char *text = json_string_value(created);
+    if (text && strptime(text, "%Y-%m-%dT%H:%M:%S", &tm))
+        when = timegm(&tm);
+    localtime_r(&when, &tm);
+    strftime(ret, size, "%Y-%m-%d %H:%M:%S", &tm);
+}
+
+/* A row for each name; "docker.io/library/" is left out as everyone does. */
+static void image_rows(struct table *table, const json_t *image)
+{
+    static const char *const none[] = {"<none>:<none>"};
+    const json_t *names = json_object_get(image, "names");
+    size_t count = json_array_size(names);
+    char id[SHORT_ID + 1], created[32], size[32];
+    image_id_short(id, json_text(image, "id"));
+    image_time(created, sizeof(created), json_object_get(image, "created"));
+    size_format(size, sizeof(size), json_number_value(json_object_get(image, "size")));
+    for (size_t i = 0; i < (count ? count : 1); i++) {
+        const char *name = count ? json_string_value(json_array_get(names, i)) : none[0];
+        static const char *const usual[] = {"docker.io/library/", "docker.io/"};
+        for (size_t u = 0; u < ARRAY_SIZE(usual); u++)
+            if (str_starts(name, usual[u]))
+                name += strlen(usual[u]);
+        const char *colon = strrchr(name, ':');
+        if (!colon || strchr(colon, '/'))
+            colon = name + strlen(name);
+        CLEANUP_FREE char *repository = xstrndup(name, (size_t)(colon - name));
+        const char *cells[] = {repository, *colon ? colon + 1 : "<none>", id, created, size};
+        table_row(table, cells);
+    }
+}
+
+static int images_list(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    static const char *const titles[] = {"REPOSITORY", "TAG", "IMAGE ID", "CREATED",
+                                         "VIRTUAL SIZE"};
+    CLEANUP_JSON json_t *images = NULL;
+    CLEANUP_TABLE struct table table = {.columns = ARRAY_SIZE(titles)};
+    if (items_get(cli, args, "image", &images, ret_error) < 0)
+        return -1;
+    if (wants_json(args)) {
+        json_print(images);
+        return 0;
+    }
+    if (!args_has(args, "quiet"))
+        table_row(&table, titles);
+    for (size_t i = 0; i < json_array_size(images); i++) {
+        const json_t *image = json_array_get(images, i);
+        char id[SHORT_ID + 1];
+        image_id_short(id, json_text(image, "id"));
+        if (args_has(args, "quiet"))
+            puts(id);
+        else
+            image_rows(&table, image);
+    }
+    table_print(&table, stdout);
+    return 0;
+}
+
+int cmd_images(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    return images_list(cli, args, ret_error);
+}
+
+int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *items = NULL;
+    const char *item = str_or(args->words[0], "pod");
+    const struct kind *kind = kind_find(item);
+    if (strcasecmp(item, "image") == 0)
+        return images_list(cli, args, ret_error);
+    if (!kind)
+        return error_set(ret_error, ERROR_INVALID, 0, "Error, the %s can not support %s list!",
+                         cli->program, item);
+    if (items_get(cli, args, kind->item, &items, ret_error) < 0)
+        return -1;
+    if (wants_json(args))
+        json_print(items);
+    else if (args_has(args, "quiet"))
+        ids_print(items, kind->id);
+    else
+        items_print_table(kind, items);
+    return 0;
+}
+
+/* ---- inspect -------------------------------------------------------------------------------- */
+
+/* Prints an array of what was found, as one JSON text, and reports what was not. */
+int cmd_inspect(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *found = json_array();
+    int status = 0;
+    STRV_FOREACH(name, args->words) {
+        CLEANUP_ERROR struct error *error = NULL;
+        CLEANUP_FREE char *target = http_target("/inspect", "name", *name, NULL);
+        json_t *object = NULL;
+        if (daemon_json(cli, "GET", target, NULL, &object, &error) == 0) {
+            json_array_append_new(found, object);
+            continue;
+        }
+        note_print(cli, "%s", error_message(error));
+        status = EXIT_HUSK_FAILED;
+    }
+    if (json_array_size(found) || status == 0)
+        json_print(found);
+    return status;
+}
+
+/* ---- events --------------------------------------------------------------------------------- */
+
+static void event_print(const struct args *args, const char *line, char *const *filters)
+{
+    CLEANUP_JSON json_t *event = json_loads(line, 0, NULL);
+    STRV_FOREACH(filter, filters) {
+        CLEANUP_FREE char *key = xstrndup(*filter, strcspn(*filter, "="));
+        if (fnmatch(*filter + strlen(key) + 1, json_text(event, key), 0) != 0)
+            return;
+    }
+    if (wants_json(args) || !event)
+        puts(line);
+    else
+        printf("%s %s %s %s: %s\n", json_text(event, "time"), json_text(event, "kind"),
+               str_or(json_text(event, "name"), json_text(event, "id")), json_text(event, "reason"),
+               json_text(event, "message"));
+}
+
+/* Prints the whole lines at the front of `lines`. */
+static void events_drain(const struct args *args, struct buf *lines, char *const *filters)
+{
+    uint8_t *end;
+    while (lines->len && (end = memchr(lines->data, '\n', lines->len))) {
+        *end = 0;
+        if (end != lines->data)
+            event_print(args, (const char *)lines->data, filters);
+        buf_consume(lines, (size_t)(end - lines->data) + 1);
+    }
+    fflush(stdout);
+}
+
+static int events_copy(struct cli *cli, const struct args *args, char *const *filters,
+                       struct error **ret_error)
+{
+    enum { EVENT_MAX = 1 << 20 };
+    CLEANUP_BUF struct buf lines = {0};
+    for (;;) {
+        char *data;
+        size_t size;
+        if (http_read(&cli->http, &data, &size, ret_error) < 0)
+            return -1;
+        if (size == 0)
+            return 0;
+        buf_append(&lines, data, size);
+        events_drain(args, &lines, filters);
+        if (lines.len > EVENT_MAX)
+            return error_set(ret_error, ERROR_TOO_LARGE, 0, "an event is over %d bytes", EVENT_MAX);
+    }
+}
+
+int cmd_events(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    static const char *const known[] = {"kind", "id", "name", "reason", NULL};
+    CLEANUP_STRV char **filters = args_all(args, "filter");
+    CLEANUP_FREE char *since = NULL;
+    if (filters_check(filters, known, ret_error) < 0 ||
+        time_argument(args_text(args, "since"), &since, ret_error) < 0)
+        return -1;
+    CLEANUP_FREE char *target = http_target("/events", "since", since, "follow",
+                                            args_has(args, "follow") ? "true" : NULL, NULL);
+    struct http_request request = {.method = "GET", .target = target};
+    if (http_begin(&cli->http, &request, ret_error) < 0 || daemon_check(&cli->http, ret_error) < 0)
+        return -1;
+    return events_copy(cli, args, filters, ret_error);
+}

@@ -1,0 +1,310 @@
+/* run, run-pod, create, create-pod: pods come to be. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/str.h"
+#include "husk/cli.h"
+#include "husk/relay.h"
+#include "husk/spec.h"
+
+enum { COMMAND_NOT_EXECUTABLE = 126, COMMAND_NOT_FOUND = 127, SIGNAL_STATUS = 128 };
+
+static double now_ms(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec * 1000 + (double)now.tv_nsec / 1e6;
+}
+
+/* ---- creating ------------------------------------------------------------------------------- */
+
+/* "No such image" tells what is wrong, but not what to do. */
+static int image_missing(struct error **error, const char *image, struct error **ret_error)
+{
+    if (!error_is(*error, ERROR_NOT_FOUND) || !strcasestr(error_message(*error), "image"))
+        return error_move(ret_error, error);
+    if (image)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0,
+                         "image '%s' is not here; load it with 'husk load -i FILE'", image);
+    return error_set(ret_error, ERROR_NOT_FOUND, 0, "%s; load it with 'husk load -i FILE'",
+                     error_message(*error));
+}
+
+/* POSTs a pod or container; *ret_id is owned by the caller. */
+static int object_create(struct cli *cli, const char *target, const json_t *spec, char **ret_id,
+                         struct error **ret_error)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    CLEANUP_JSON json_t *answer = NULL;
+    const char *image = json_string_value(json_object_get(spec, "image"));
+    const json_t *containers = json_object_get(spec, "containers");
+    if (!image && json_array_size(containers) == 1)
+        image = json_string_value(json_object_get(json_array_get(containers, 0), "image"));
+    if (daemon_json(cli, "POST", target, spec, &answer, &error) < 0)
+        return image_missing(&error, image, ret_error);
+    const char *id = json_text(answer, "ID");
+    if (!*id)
+        return error_set(ret_error, ERROR_CORRUPT, 0, "huskd did not tell the new id");
+    *ret_id = xstrdup(id);
+    return 0;
+}
+
+/* The pod that the command line describes: from --podfile, or from an image and options. */
+static int pod_describe(struct cli *cli, const struct args *args, json_t **ret,
+                        struct error **ret_error)
+{
+    const char *podfile = args_text(args, "podfile");
+    if (podfile && args->words[0])
+        return error_set(ret_error, ERROR_INVALID, 0, "'%s': a podfile and an image ('%s')",
+                         args->verb->name, args->words[0]);
+    if (podfile)
+        return spec_podfile(args, podfile, ret, ret_error);
+    if (!args->words[0])
+        return error_set(ret_error, ERROR_INVALID, 0, "'%s' needs an image: husk %s %s",
+                         args->verb->name, args->verb->name, args->verb->arguments);
+    return spec_pod(cli, args, args->words, ret, ret_error);
+}
+
+/* `husk create -c POD IMAGE …` */
+static int container_create(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *spec = NULL;
+    CLEANUP_FREE char *id = NULL;
+    if (args_word_count(args) < 2)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "'create -c' needs a pod and an image: husk create -c POD IMAGE");
+    CLEANUP_FREE char *target = http_target("/container/create", "podId", args->words[0], NULL);
+    if (spec_container(cli, args, args->words + 1, &spec, ret_error) < 0)
+        return -1;
+    if (args_has(args, "restart"))
+        json_object_set_new(spec, "restartPolicy", json_string(args_text(args, "restart")));
+    if (object_create(cli, target, spec, &id, ret_error) < 0)
+        return -1;
+    printf("Container ID is %s\n", id);
+    return 0;
+}
+
+static int pod_create(struct cli *cli, json_t *spec, struct error **ret_error)
+{
+    CLEANUP_FREE char *id = NULL;
+    if (object_create(cli, "/pod/create", spec, &id, ret_error) < 0)
+        return -1;
+    printf("Pod ID is %s\n", id);
+    return 0;
+}
+
+int cmd_create(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *spec = NULL;
+    if (args_has(args, "container"))
+        return container_create(cli, args, ret_error);
+    if (pod_describe(cli, args, &spec, ret_error) < 0)
+        return -1;
+    return pod_create(cli, spec, ret_error);
+}
+
+int cmd_create_pod(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *spec = NULL;
+    if (spec_podfile(args, args->words[0], &spec, ret_error) < 0)
+        return -1;
+    return pod_create(cli, spec, ret_error);
+}
+
+/* ---- running -------------------------------------------------------------------------------- */
+
+struct run {
+    struct cli *cli;
+    const char *pod;
+    char *container; /* id of the one that is attached to, owned */
+    const char *vm;  /* NULL: a new one */
+    bool tty;
+    bool input;
+    bool remove;  /* the pod, at the end */
+    bool started; /* if it never did, the pod is removed as well: nobody asked for a created one */
+};
+
+static void pod_remove(struct run *run)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    CLEANUP_FREE char *target = http_target("/pod", "podId", run->pod, "force", "true", NULL);
+    waiting_begin(run->cli, run->pod, "removing pod '%s'", run->pod);
+    int rc = daemon_call(run->cli, "DELETE", target, NULL, NULL, &error);
+    waiting_end(run->cli);
+    if (rc < 0 && !error_is(error, ERROR_NOT_FOUND))
+        note_print(run->cli, "pod '%s' was not removed: %s", run->pod, error_message(error));
+}
+
+/* The first container of the pod, and whether it has a terminal. */
+static int container_find(struct run *run, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *info = NULL;
+    CLEANUP_FREE char *target = http_target("/pod/info", "podName", run->pod, NULL);
+    if (daemon_json(run->cli, "GET", target, NULL, &info, ret_error) < 0)
+        return -1;
+    const json_t *containers = json_object_get(json_object_get(info, "spec"), "containers");
+    const char *id = json_text(json_array_get(containers, 0), "containerID");
+    if (!*id)
+        return error_set(ret_error, ERROR_STATE, 0, "pod '%s' has no container to attach to",
+                         run->pod);
+    run->container = xstrdup(id);
+    return 0;
+}
+
+/* Why a command could not be run: nothing on its own output says so. */
+static void reason_print(struct run *run)
+{
+    CLEANUP_JSON json_t *info = NULL;
+    CLEANUP_FREE char *target = http_target("/container/info", "container", run->container, NULL);
+    if (daemon_json(run->cli, "GET", target, NULL, &info, NULL) < 0)
+        return;
+    const json_t *status = json_object_get(info, "status");
+    const char *reason = json_text(json_object_get(status, "terminated"), "reason");
+    if (strchr(reason, ' ')) /* a sentence, not a word such as "Failed" */
+        note_print(run->cli, "%s", reason);
+}
+
+/* After the stream has ended. */
+static int run_status(struct run *run, const struct relay *relay, struct error **ret_error)
+{
+    int code;
+    if (relay->signal) {
+        if (run->started && !run->remove && relay->signal != SIGPIPE)
+            note_print(run->cli, "pod '%s' goes on; 'husk rm -f %s' ends it", run->pod, run->pod);
+        return SIGNAL_STATUS + relay->signal;
+    }
+    if (relay->detached) {
+        note_print(run->cli, "detached; 'husk attach %s' joins it again", run->pod);
+        return 0;
+    }
+    waiting_begin(run->cli, NULL, "waiting for the exit code of '%s'", run->pod);
+    int rc = daemon_exit_code(run->cli, run->container, NULL, &code, ret_error);
+    waiting_end(run->cli);
+    if (rc < 0)
+        return -1;
+    if ((code == COMMAND_NOT_FOUND || code == COMMAND_NOT_EXECUTABLE) && !relay->wrote_stderr)
+        reason_print(run);
+    return code;
+}
+
+static char *start_target(const struct run *run)
+{
+    return http_target("/pod/start", "podId", run->pod, "vmId", run->vm, NULL);
+}
+
+/* The attachment comes first, so that no output is missed, then the start; both on connections of
+ * their own. */
+static int attach_and_start(struct run *run, struct http *stream, struct http *start,
+                            struct error **ret_error)
+{
+    CLEANUP_FREE char *attach = http_target("/attach", "container", run->container, NULL);
+    CLEANUP_FREE char *go = start_target(run);
+    struct http_request join = {
+        .method = "POST", .target = attach, .type = "text/plain", .upgrade = true};
+    struct http_request begin = {.method = "POST", .target = go, .no_wait = true};
+    struct relay relay = {.cli = run->cli,
+                          .stream = stream,
+                          .start = start,
+                          .container = run->container,
+                          .tty = run->tty,
+                          .input = run->input,
+                          .resize = true};
+
+    waiting_begin(run->cli, run->pod, "starting pod '%s'", run->pod);
+    if (http_begin(stream, &join, ret_error) < 0 || daemon_check(stream, ret_error) < 0 ||
+        http_begin(start, &begin, ret_error) < 0)
+        return -1;
+    int rc = relay_run(&relay, ret_error);
+    waiting_end(run->cli);
+    run->started = relay.started;
+    run->remove = run->remove && !relay.detached;
+    return rc < 0 ? -1 : run_status(run, &relay, ret_error);
+}
+
+static int run_attached(struct run *run, struct error **ret_error)
+{
+    struct http stream, start;
+    http_init(&stream, run->cli->socket);
+    http_init(&start, run->cli->socket);
+    int status = container_find(run, ret_error);
+    if (status == 0)
+        status = attach_and_start(run, &stream, &start, ret_error);
+    http_close(&stream);
+    http_close(&start);
+    if (run->remove || !run->started)
+        pod_remove(run);
+    free(run->container);
+    return status;
+}
+
+/* There is no --rm here: it would need a process that waits in the background, and hyperctl's way,
+ * to remove the pod while it runs, is of no use to anyone. */
+static int run_detached(struct run *run, double began_ms, struct error **ret_error)
+{
+    CLEANUP_FREE char *target = start_target(run);
+    waiting_begin(run->cli, run->pod, "starting pod '%s'", run->pod);
+    int rc = daemon_call(run->cli, "POST", target, NULL, NULL, ret_error);
+    waiting_end(run->cli);
+    if (rc < 0) {
+        pod_remove(run);
+        return -1;
+    }
+    printf("POD id is %s\n", run->pod);
+    printf("Time to run a POD is %.0f ms\n", now_ms() - began_ms);
+    return 0;
+}
+
+/* A container's own or its pod's `tty`. */
+static bool spec_has_tty(const json_t *spec)
+{
+    const json_t *first = json_array_get(json_object_get(spec, "containers"), 0);
+    return json_is_true(json_object_get(first, "tty")) ||
+           json_is_true(json_object_get(spec, "tty"));
+}
+
+static bool spec_has_input(const json_t *spec)
+{
+    const json_t *first = json_array_get(json_object_get(spec, "containers"), 0);
+    return json_is_true(json_object_get(first, "stdin"));
+}
+
+static int run_spec(struct cli *cli, const struct args *args, const json_t *spec, bool attach,
+                    struct error **ret_error)
+{
+    CLEANUP_FREE char *pod = NULL;
+    double began_ms = now_ms();
+    if (!attach && args_has(args, "rm"))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "option '--rm' needs an attached container: leave out '--detach'%s",
+                         args_has(args, "podfile") ? " and give '--attach'" : "");
+    if (object_create(cli, "/pod/create", spec, &pod, ret_error) < 0)
+        return -1;
+    struct run run = {.cli = cli,
+                      .pod = pod,
+                      .vm = args_text(args, "vm"),
+                      .tty = spec_has_tty(spec),
+                      .input = cli->hyper || spec_has_input(spec),
+                      .remove = args_has(args, "rm")};
+    return attach ? run_attached(&run, ret_error) : run_detached(&run, began_ms, ret_error);
+}
+
+int cmd_run(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *spec = NULL;
+    bool attach =
+        args_has(args, "podfile") ? args_has(args, "attach") || args_has(args, "rm") : true;
+    if (pod_describe(cli, args, &spec, ret_error) < 0)
+        return -1;
+    return run_spec(cli, args, spec, attach && !args_has(args, "detach"), ret_error);
+}
+
+int cmd_run_pod(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *spec = NULL;
+    if (spec_podfile(args, args->words[0], &spec, ret_error) < 0)
+        return -1;
+    bool attach = args_has(args, "attach") || args_has(args, "rm");
+    return run_spec(cli, args, spec, attach, ret_error);
+}

@@ -1,0 +1,196 @@
+/* The tables themselves: see verb.h. */
+#include "husk/verb.h"
+
+#include <strings.h>
+
+#include "base/str.h"
+#include "husk/cli.h"
+
+#define V(upper) (1U << VERB_##upper)
+#define MAKE     (V(RUN) | V(CREATE))
+#define V_ALL    ((1U << VERB_COUNT) - 1)
+
+const struct option OPTIONS[] = {
+#define OPTION(verbs, letter, name, argument, type, many, help)                                    \
+    {verbs, letter, name, argument, OPTION_##type, many, help},
+#include "husk/options.def"
+#undef OPTION
+};
+const size_t OPTION_COUNT = ARRAY_SIZE(OPTIONS);
+
+_Static_assert(VERB_COUNT < 32, "a verb is a bit of struct option's verbs");
+
+static struct verb verbs[VERB_COUNT] = {
+#define VERB(upper, name, alias, arguments, object, right, help)                                   \
+    {VERB_##upper, name, alias, arguments, OBJECT_##object, help, 0, 0, false, NULL, "", ""},
+#include "core/verbs.def"
+#undef VERB
+};
+
+/* What only the command line knows of a verb. */
+static const struct more {
+    enum verb_id id;
+    unsigned words_min, words_max;
+    bool command_follows;
+    int (*run)(struct cli *cli, const struct args *args, struct error **ret_error);
+    const char *details;
+    const char *examples;
+} MORE[] = {
+    {VERB_RUN, 0, WORDS_ANY, true, cmd_run,
+     "Creates a pod with one container of the image, in a virtual machine of its own, starts it "
+     "and "
+     "stays attached to it: what the process writes comes out here, signals are passed on to it, "
+     "and its exit status becomes that of husk. Standard input is passed on with -i; with -it the "
+     "process has this terminal, and ctrl-p ctrl-q leaves it running in the background.\n"
+     "If the pod cannot be started it is removed again. Otherwise it stays until it is removed, "
+     "with the container's files, unless --rm is given.\n"
+     "With -p the pod is read from a podfile, and husk returns as soon as it runs unless -a is "
+     "given.",
+     "husk run busybox echo hello  run a command and see what it says\n"
+     "husk run -it --rm busybox sh  a shell that leaves nothing behind\n"
+     "husk run -d --name web -m 512 --cpu 2 nginx  a server in the background\n"
+     "husk run -p pod.json  a pod of several containers\n"},
+    {VERB_RUN_POD, 1, 1, false, cmd_run_pod,
+     "Creates the pod that the podfile describes and starts it; the same as 'run -p FILE'. The "
+     "file - is standard input.",
+     "husk run-pod pod.json  create and start a pod\n"
+     "husk pod -a --rm pod.json  attach to its first container, remove the pod at the end\n"},
+    {VERB_CREATE, 0, WORDS_ANY, true, cmd_create,
+     "Makes a pod without starting it: it takes disk space, but no memory. With -c a container is "
+     "added to a pod that exists; in a running pod it waits for 'start -c'.",
+     "husk create --name web nginx  create a pod\n"
+     "husk create -c web --name log busybox tail -f /dev/null  add a container to it\n"},
+    {VERB_CREATE_POD, 1, 1, false, cmd_create_pod,
+     "The same as 'create -p FILE'. The file - is standard input.",
+     "husk create-pod pod.json  create a pod from a file\n"},
+    {VERB_START, 1, 2, false, cmd_start,
+     "Starts a pod that was created or stopped, with all of its containers, in a new virtual "
+     "machine or in the idle one that is named. Returns when it runs.",
+     "husk start web  start a pod\n"
+     "husk start -c log  start one container of a running pod\n"
+     "husk start web vm-QSfCSgWxlX  start a pod in an idle VM\n"},
+    {VERB_STOP, 1, WORDS_ANY, false, cmd_stop,
+     "Sends each container its stop signal, kills what has not ended in time, and ends the "
+     "virtual machine. The pod stays, with its files, and can be started again.",
+     "husk stop web db  stop two pods\n"
+     "husk stop -t 60 db  give it a minute to end\n"
+     "husk stop --onlypod web  keep the VM for another pod\n"},
+    {VERB_RM, 1, WORDS_ANY, false, cmd_rm,
+     "Removes pods or containers with their files, logs and exit codes. What runs is refused "
+     "unless -f is given.",
+     "husk rm web  remove a stopped pod\n"
+     "husk rm -f $(husk list -q)  remove every pod\n"},
+    {VERB_KILL, 1, WORDS_ANY, false, cmd_kill,
+     "Sends a signal to the first process of a container, with -p to all containers of a pod. A "
+     "VM (vm-…) is ended at once.",
+     "husk kill -s HUP web  let a server read its configuration\n"
+     "husk kill -p web  kill all of a pod\n"},
+    {VERB_PAUSE, 1, 1, false, cmd_pause,
+     "Stops the pod's virtual CPUs. Its memory stays allocated; nothing in it notices.",
+     "husk pause web  freeze a pod\n"},
+    {VERB_UNPAUSE, 1, 1, false, cmd_unpause, "Lets a paused pod go on where it was.",
+     "husk unpause web  thaw it again\n"},
+    {VERB_REPLACE, 0, 0, false, cmd_replace,
+     "Stops a running pod and starts another in the same virtual machine, which takes less time "
+     "than a new one. The new pod exists (-n) or is created from a file (-f).",
+     "husk replace -o web -n web2  swap two pods\n"},
+    {VERB_VM, 0, 0, false, cmd_vm,
+     "Starts a virtual machine without a pod. 'run --vm', 'start POD VM' and 'kill VM' take its "
+     "id.",
+     "husk vm --cpu 2 --memory 256  an idle VM for later\n"},
+    {VERB_EXEC, 2, WORDS_ANY, true, cmd_exec,
+     "Runs one more process in a running container; a pod's id will do if it has one container. "
+     "Its exit status becomes that of husk. With -m it runs in the pod's guest itself, outside "
+     "any container.",
+     "husk exec web nginx -t  run a command\n"
+     "husk exec -it web sh  a shell in the container\n"
+     "tar c site | husk exec -i web tar x -C /srv  copy files into it\n"},
+    {VERB_ATTACH, 1, 1, false, cmd_attach,
+     "Joins the terminal of a container, or its standard input and output. What it wrote while "
+     "nobody was attached comes first. If it has ended, the rest of its output is printed and its "
+     "status returned. On a terminal, ctrl-p ctrl-q detaches again.",
+     "husk attach web  see what it writes\n"},
+    {VERB_WAIT, 1, WORDS_ANY, false, cmd_wait,
+     "Waits for each of the containers and prints its exit code. The exit status of husk is that "
+     "of the last one.",
+     "husk wait job  wait for the end of a job\n"},
+    {VERB_LOGS, 1, 1, false, cmd_logs,
+     "Prints what the container wrote to its standard output and error, each to ours.",
+     "husk logs --tail 20 -f web  the last lines, then what comes\n"
+     "husk logs -t --since 10m web  the last ten minutes, with times\n"},
+    {VERB_LIST, 0, 1, false, cmd_list,
+     "Lists pods unless another kind is named. Filters compare the status, the name or the owner "
+     "as shell patterns; label=KEY or label=KEY=VALUE looks at the pod's labels. Several filters "
+     "must all match.",
+     "husk list  all pods\n"
+     "husk list container -p web  the containers of a pod\n"
+     "husk list -q --filter status=failed  ids of the pods that failed\n"
+     "husk list vm -o json  VMs, for programs\n"},
+    {VERB_INSPECT, 1, WORDS_ANY, false, cmd_inspect,
+     "Prints a JSON array with one object for each name.", "husk inspect web  all about a pod\n"},
+    {VERB_EVENTS, 0, 0, false, cmd_events,
+     "Prints what happened to pods, containers, VMs and images, a line each.",
+     "husk events -f --filter name=web  watch a pod\n"
+     "husk events --since 1h -o json  the last hour, for programs\n"},
+    {VERB_INFO, 0, 0, false, cmd_info,
+     "Prints numbers of objects, the machine's and the daemon's settings, and how VMs are "
+     "accelerated and why.",
+     "husk info  is it KVM or emulation?\n"},
+    {VERB_VERSION, 0, 0, false, cmd_version,
+     "The client's version is always told; if the daemon cannot be reached, it says why.",
+     "husk version  both versions\n"},
+    {VERB_IMAGES, 0, 1, false, cmd_images, "Lists images with their names, ages and sizes.",
+     "husk images -q  ids only\n"},
+    {VERB_LOAD, 0, 0, false, cmd_load,
+     "Reads images from a docker-archive or an OCI layout, as a tar file, plain or compressed with "
+     "gzip or zstd: what 'docker save' and 'skopeo copy' write.",
+     "husk load -i busybox.tar  load an image\n"
+     "skopeo copy docker://alpine docker-archive:/dev/stdout:alpine:latest | husk load  without a "
+     "file\n"},
+    {VERB_RMI, 1, WORDS_ANY, false, cmd_rmi, "Removes images. One that a pod uses is refused.",
+     "husk rmi busybox  remove an image\n"},
+    {VERB_COMPLETION, 1, 1, false, cmd_completion,
+     "Prints a script for the shell; bash is known. Names of pods, containers and images are asked "
+     "of the daemon as they are completed.",
+     "source <(husk completion bash)  complete in this shell\n"},
+    {VERB_HELP, 0, 1, false, cmd_help, "Without a verb, all of them are listed.",
+     "husk help run  all about a verb\n"},
+};
+
+_Static_assert(ARRAY_SIZE(MORE) == VERB_COUNT, "each verb has its row");
+
+const struct verb *verb_get(enum verb_id id)
+{
+    struct verb *verb = &verbs[id];
+    for (size_t i = 0; i < ARRAY_SIZE(MORE) && !verb->run; i++) {
+        const struct more *more = &MORE[i];
+        if (more->id != id)
+            continue;
+        verb->words_min = more->words_min;
+        verb->words_max = more->words_max;
+        verb->command_follows = more->command_follows;
+        verb->run = more->run;
+        verb->details = more->details;
+        verb->examples = more->examples;
+    }
+    return verb;
+}
+
+const struct verb *verb_find(const char *name)
+{
+    for (int id = 0; id < VERB_COUNT; id++)
+        if (strcasecmp(verbs[id].name, name) == 0 ||
+            (*verbs[id].alias && strcasecmp(verbs[id].alias, name) == 0))
+            return verb_get((enum verb_id)id);
+    return NULL;
+}
+
+static const char *verb_candidate(size_t index, void *arg)
+{
+    return index < VERB_COUNT ? verbs[index].name : NULL;
+}
+
+const char *verb_nearest(const char *name)
+{
+    return nearest(name, verb_candidate, NULL);
+}
