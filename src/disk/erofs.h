@@ -1,0 +1,130 @@
+/* Writes an EROFS file system, front to back, from things as they come.
+ *
+ * Nothing is unpacked on the host and nothing needs a privilege: ownership, device nodes and
+ * trusted attributes are only numbers in a file. Uncompressed, blocks of 4 KiB:
+ *
+ *      block 0        super block at 1024, the root's inode behind it (its number has 16 bits)
+ *      then, mixed    chunks of inodes, with extended attributes and short tails of files in them,
+ *                     and the blocks of files and directories
+ *
+ * An inode's number is its position / 32, so an inode can be written as soon as its file is
+ * known, and needs no memory afterwards. Blocks of zeros are not written: they are holes.
+ *
+ * Order of calls: erofs_open, then erofs_node and erofs_file_… for everything that is not a
+ * directory, then erofs_dir_plan for all directories (their numbers are needed in each other),
+ * then erofs_dir_write for each, then erofs_finish. The same calls give the same bytes.
+ *
+ * Format: linux/fs/erofs/erofs_fs.h and Documentation/filesystems/erofs.rst.
+ */
+#ifndef HUSK_DISK_EROFS_H
+#define HUSK_DISK_EROFS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+
+enum {
+    EROFS_BLOCK = 4096,
+    EROFS_NAME_MAX = 255,
+    EROFS_SYMLINK_MAX = 4095,        /* what the kernel follows */
+    EROFS_XATTRS_MAX = 64 << 10,     /* of one file, names and values together */
+    EROFS_INLINE_MAX = 2048,         /* longer tails get a block of their own */
+    EROFS_META_CHUNK = 8,            /* blocks of inodes that are allotted together */
+    EROFS_WINDOW = 64 * EROFS_BLOCK, /* of a file, gathered before it is written */
+};
+
+/* As in directory entries. */
+enum erofs_type {
+    EROFS_NONE = 0,
+    EROFS_REG = 1,
+    EROFS_DIR = 2,
+    EROFS_CHR = 3,
+    EROFS_BLK = 4,
+    EROFS_FIFO = 5,
+    EROFS_SOCK = 6,
+    EROFS_SYMLINK = 7,
+};
+
+struct erofs_attr {
+    uint32_t mode; /* as st_mode, with the type */
+    uint32_t uid, gid;
+    int64_t mtime;
+    uint32_t mtime_nsec;
+    uint32_t dev_major, dev_minor; /* of a device node */
+    const struct buf *xattrs;      /* made with erofs_xattr_add(); NULL: none */
+};
+
+struct erofs_writer {
+    int fd;
+    uint64_t blocks;   /* the first block that nobody has */
+    uint64_t meta_pos; /* the next inode goes here, if before meta_end */
+    uint64_t meta_end;
+    uint32_t inodes;
+    /* The file between erofs_file_begin() and _end(). */
+    struct erofs_attr attr;
+    uint64_t size;
+    uint64_t body;         /* bytes of it that are in blocks; the rest is the tail */
+    uint64_t body_block;   /* its first block */
+    uint64_t done;         /* bytes seen */
+    uint64_t window_start; /* what the window's first byte is in the file */
+    size_t window_used;
+    uint8_t *window;
+    uint8_t tail[EROFS_BLOCK];
+};
+
+struct erofs_dirent {
+    const char *name;
+    uint64_t nid;
+    enum erofs_type type;
+};
+
+/* Where a directory will be. */
+struct erofs_dir {
+    uint64_t nid;
+    uint64_t size;
+    uint64_t block; /* of its full blocks */
+    bool tail_inline;
+    uint32_t ino;
+};
+
+/* Begins in the empty file fd, which stays the caller's. */
+void erofs_open(struct erofs_writer *w, int fd);
+/* Frees what the writer holds; also in the middle. */
+void erofs_done(struct erofs_writer *w);
+
+/* Adds an attribute to xattrs ("user.x", "security.capability" …). Returns 1 if erofs has no
+ * place for names of that kind (nothing was added), ERROR_TOO_LARGE if there are too many. */
+int erofs_xattr_add(struct buf *xattrs, const char *name, const void *value, size_t size,
+                    struct error **ret_error);
+
+/* A symbolic link with its target, or a device, fifo or socket with target NULL. */
+int erofs_node(struct erofs_writer *w, const struct erofs_attr *attr, const char *target,
+               uint64_t *ret_nid, struct error **ret_error);
+
+/* A regular file. Data comes in order and may leave gaps, which read as zeros. attr must stay
+ * until erofs_file_end(). */
+void erofs_file_begin(struct erofs_writer *w, const struct erofs_attr *attr, uint64_t size);
+int erofs_file_data(struct erofs_writer *w, uint64_t offset, const void *data, size_t size,
+                    struct error **ret_error);
+int erofs_file_end(struct erofs_writer *w, uint64_t *ret_nid, struct error **ret_error);
+
+/* More names for what was written. */
+int erofs_set_links(struct erofs_writer *w, uint64_t nid, uint32_t links, struct error **ret_error);
+
+/* Entries in the order of strcmp(), with "." and ".."; only the names are looked at. The root
+ * directory must fit behind the super block: ERROR_TOO_LARGE if its attributes do not. */
+int erofs_dir_plan(struct erofs_writer *w, const struct erofs_attr *attr, bool root,
+                   const struct erofs_dirent *entries, size_t count, struct erofs_dir *ret,
+                   struct error **ret_error);
+int erofs_dir_write(struct erofs_writer *w, const struct erofs_dir *dir,
+                    const struct erofs_attr *attr, uint32_t links,
+                    const struct erofs_dirent *entries, size_t count, struct error **ret_error);
+
+/* The super block and the length of the file. Not synced. */
+int erofs_finish(struct erofs_writer *w, const uint8_t uuid[16], uint64_t *ret_size,
+                 struct error **ret_error);
+
+#endif

@@ -1,0 +1,311 @@
+#include "disk/ext4.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <spawn.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/fs.h>
+
+#include "base/buf.h"
+#include "base/str.h"
+#include "disk/disk.h"
+#include "disk/path.h"
+
+enum {
+    LAYER_MODE = 0600,
+    BLOCK = 4096,
+    MKE2FS_DEADLINE_MS = 60000,
+    MKE2FS_WORDS_MAX = 1024, /* of what it says, for the sentence */
+    NAME_RANDOM = 10,
+};
+
+extern char **environ;
+
+/* ---- mke2fs --------------------------------------------------------------------------------- */
+
+/* Not in the PATH of ordinary users. */
+static const char *mke2fs_program(void)
+{
+    static const char *const places[] = {"/usr/sbin/mke2fs", "/sbin/mke2fs"};
+
+    for (size_t i = 0; i < ARRAY_SIZE(places); i++)
+        if (access(places[i], X_OK) == 0)
+            return places[i];
+    return "mke2fs";
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* Gathers what the child says until it closes its end; false: it took too long. */
+static bool output_read(int fd, struct buf *out)
+{
+    int64_t deadline = now_ms() + MKE2FS_DEADLINE_MS;
+
+    for (;;) {
+        struct pollfd ready = {.fd = fd, .events = POLLIN};
+        int64_t left = deadline - now_ms();
+        if (left <= 0 || poll(&ready, 1, (int)left) == 0)
+            return false;
+        uint8_t *space = buf_reserve(out, MKE2FS_WORDS_MAX);
+        ssize_t n = TEMP_FAILURE_RETRY(read(fd, space, MKE2FS_WORDS_MAX));
+        if (n <= 0)
+            return true;
+        if (out->len < MKE2FS_WORDS_MAX)
+            out->len += (size_t)n;
+    }
+}
+
+static int child_start(char *const *argv, pid_t *ret_pid)
+{
+    posix_spawn_file_actions_t actions;
+    int ends[2];
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return -1;
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+    int err = posix_spawnp(ret_pid, argv[0], &actions, NULL, argv, environ);
+    posix_spawn_file_actions_destroy(&actions);
+    close(ends[1]);
+    if (err == 0)
+        return ends[0];
+    close(ends[0]);
+    errno = err;
+    return -1;
+}
+
+static int mke2fs_run(const char *path, struct error **ret_error)
+{
+    static const char *const words[] = {
+        "-t", "ext4",   "-F", "-q",
+        "-m", "0",      "-b", "4096",
+        "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=1,assume_storage_prezeroed=1"};
+    CLEANUP_BUF struct buf out = {0};
+    CLEANUP_STRV char **argv = NULL;
+    pid_t pid;
+    int status = 0;
+
+    strv_push(&argv, mke2fs_program());
+    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
+        strv_push(&argv, words[i]);
+    strv_push(&argv, path);
+    int fd = child_start(argv, &pid);
+    if (fd < 0)
+        return error_set(ret_error, ERROR_IO, errno, "run '%s'", argv[0]);
+    bool ended = output_read(fd, &out);
+    close(fd);
+    if (!ended)
+        kill(pid, SIGKILL);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+        ;
+    if (!ended)
+        return error_set(ret_error, ERROR_TIMEOUT, 0, "mke2fs did not end in time");
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+        return 0;
+    buf_append(&out, "", 1);
+    return error_set(ret_error, ERROR_IO, 0, "mke2fs failed: %.*s",
+                     (int)strcspn((const char *)out.data, "\n"), (const char *)out.data);
+}
+
+/* ---- copies --------------------------------------------------------------------------------- */
+
+static int range_copy(int from, int to, off_t start, off_t end)
+{
+    uint8_t buffer[16 * BLOCK];
+
+    while (start < end) {
+        off_t at = start;
+        size_t part = (size_t)(end - start);
+        ssize_t n = copy_file_range(from, &at, to, &at, part, 0);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0) {
+            /* Not between these filesystems: by hand. */
+            n = pread(from, buffer, part < sizeof(buffer) ? part : sizeof(buffer), start);
+            if (n > 0)
+                n = pwrite(to, buffer, (size_t)n, start);
+        }
+        if (n <= 0) {
+            errno = n == 0 ? EIO : errno;
+            return -1;
+        }
+        start += n;
+    }
+    return 0;
+}
+
+/* The data of a sparse file; what is a hole stays one. */
+static int sparse_copy(int from, int to)
+{
+    struct stat st;
+    off_t data = 0;
+
+    if (ioctl(to, FICLONE, from) == 0)
+        return 0;
+    if (fstat(from, &st) < 0 || ftruncate(to, st.st_size) < 0)
+        return -1;
+    while ((data = lseek(from, data, SEEK_DATA)) >= 0) {
+        off_t hole = lseek(from, data, SEEK_HOLE);
+        if (hole < 0 || range_copy(from, to, data, hole) < 0)
+            return -1;
+        data = hole;
+    }
+    return errno == ENXIO ? 0 : -1;
+}
+
+/* ---- files that appear whole ---------------------------------------------------------------- */
+
+struct fresh {
+    int dir, fd;
+    char name[32];
+    char *path; /* root/tmp/name */
+};
+
+/* A file in root/tmp, locked so that no sweep takes it. */
+static int fresh_open(struct fresh *f, const char *root, struct error **ret_error)
+{
+    const char *name;
+    char random[NAME_RANDOM + 1] = "";
+
+    str_random(random, NAME_RANDOM, "abcdefghijklmnopqrstuvwxyz");
+    random[NAME_RANDOM] = '\0';
+    snprintf(f->name, sizeof(f->name), "layer-%s", random);
+    f->path = str_printf("%s/tmp/%s", root, f->name);
+    CLEANUP_FREE char *below = str_printf("tmp/%s", f->name);
+    f->dir = path_parent(root, below, true, &name, ret_error);
+    if (f->dir < 0)
+        return -1;
+    f->fd = openat(f->dir, f->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, LAYER_MODE);
+    if (f->fd < 0 || flock(f->fd, LOCK_EX | LOCK_NB) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make '%s'", f->path);
+    return 0;
+}
+
+/* Gives the file its place: synced first, so that it is never there and empty. */
+static int fresh_place(struct fresh *f, const char *root, const char *path,
+                       struct error **ret_error)
+{
+    const char *name;
+    int dir = path_parent(root, path, true, &name, ret_error);
+
+    if (dir < 0)
+        return -1;
+    int result = 0;
+    if (fsync(f->fd) < 0 || renameat(f->dir, f->name, dir, name) < 0 || fsync(dir) < 0)
+        result = error_set(ret_error, ERROR_IO, errno, "make '%s'", path);
+    close(dir);
+    return result;
+}
+
+static void fresh_done(struct fresh *f)
+{
+    if (f->dir >= 0) {
+        if (f->fd >= 0)
+            unlinkat(f->dir, f->name, 0); /* not there any more if it was placed */
+        close(f->dir);
+    }
+    if (f->fd >= 0)
+        close(f->fd);
+    free(f->path);
+}
+
+#define FRESH                                                                                      \
+    {                                                                                              \
+        .dir = -1, .fd = -1                                                                        \
+    }
+#define CLEANUP_FRESH __attribute__((cleanup(fresh_done)))
+
+/* ---- the layer ------------------------------------------------------------------------------ */
+
+static int empty_make(const char *root, const char *cache, uint64_t size, struct error **ret_error)
+{
+    CLEANUP_FRESH struct fresh fresh = FRESH;
+
+    if (fresh_open(&fresh, root, ret_error) < 0)
+        return -1;
+    if (ftruncate(fresh.fd, (off_t)size) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make a file of %llu bytes",
+                         (unsigned long long)size);
+    if (mke2fs_run(fresh.path, ret_error) < 0)
+        return -1;
+    return fresh_place(&fresh, root, cache, ret_error);
+}
+
+/* The empty filesystem of that size, made if it is not there. */
+static int empty_open(const char *root, uint64_t size, struct error **ret_error)
+{
+    CLEANUP_FREE char *cache = str_printf("cache/ext4-1-%llu.img", (unsigned long long)size);
+
+    for (int attempt = 0;; attempt++) {
+        const char *name;
+        int dir = path_parent(root, cache, true, &name, ret_error);
+        if (dir < 0)
+            return -1;
+        int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        int err = errno;
+        close(dir);
+        if (fd >= 0)
+            return fd;
+        if (err != ENOENT || attempt > 0)
+            return error_set(ret_error, ERROR_IO, err, "open '%s'", cache);
+        if (empty_make(root, cache, size, ret_error) < 0)
+            return -1;
+    }
+}
+
+static bool is_there(const char *root, const char *path)
+{
+    const char *name;
+    struct stat st;
+    int dir = path_parent(root, path, false, &name, NULL);
+
+    if (dir < 0)
+        return false;
+    bool there = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+    close(dir);
+    return there;
+}
+
+int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error)
+{
+    CLEANUP_FRESH struct fresh fresh = FRESH;
+    CLEANUP_FREE char *below = path_below(root, path, ret_error);
+
+    if (!below)
+        return -1;
+    if (is_there(root, below))
+        return 0;
+    uint64_t size = size_bytes / BLOCK * BLOCK;
+    if (size < DISK_LAYER_SIZE_MIN || size > INT64_MAX)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "a writable layer of %llu bytes: it must have at least %d",
+                         (unsigned long long)size_bytes, DISK_LAYER_SIZE_MIN);
+    int empty = empty_open(root, size, ret_error);
+    if (empty < 0)
+        return -1;
+    int result = fresh_open(&fresh, root, ret_error);
+    if (result == 0 && sparse_copy(empty, fresh.fd) < 0)
+        result = error_set(ret_error, ERROR_IO, errno, "make '%s'", below);
+    close(empty);
+    return result < 0 ? -1 : fresh_place(&fresh, root, below, ret_error);
+}

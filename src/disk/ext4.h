@@ -1,0 +1,17 @@
+/* Writable layers: sparse ext4 files. Only for the files of this room.
+ *
+ * mke2fs makes one empty filesystem a size, in root/cache; a layer is a copy of the few hundred
+ * kilobytes of it that are data. It has a journal of 4 MiB: a guest may be killed at any moment
+ * and its layer must mount again. The tables of inodes count as zeroed, which in a new sparse
+ * file they are, so that the guest's kernel never fills them in.
+ */
+#ifndef HUSK_DISK_EXT4_H
+#define HUSK_DISK_EXT4_H
+
+#include <stdint.h>
+
+#include "base/error.h"
+
+int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error);
+
+#endif

@@ -1,0 +1,98 @@
+/* The names of an image while its layers are put together, the topmost layer first.
+ *
+ * Going downwards, what a higher layer said about a path is final, so every file's data is read
+ * and written once, and a layer's file that is covered is never written. A node is therefore
+ * marked with the layer that decided it:
+ *
+ *      WHITEOUT    nothing is here; hides the lower layers' nodes of that name
+ *      LEAF        anything but a directory; it was written and has a number in the erofs file
+ *      LINK        a hard link whose target has not come yet
+ *      DIR         a directory. It may be `implied` by a path through it: then the first layer
+ *                  that has an entry for it gives the attributes, and root:root 0755 otherwise.
+ *                  Layers below `opaque` add nothing to it.
+ *
+ * Only for the files of this room.
+ */
+#ifndef HUSK_DISK_TREE_H
+#define HUSK_DISK_TREE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "disk/erofs.h"
+
+enum { TREE_NOT_OPAQUE = -1 };
+
+enum tree_kind { TREE_WHITEOUT, TREE_LEAF, TREE_LINK, TREE_DIR };
+
+/* What hard links share. */
+struct tree_leaf {
+    uint64_t nid;
+    uint32_t links;  /* nodes that point here; freed with the last */
+    uint8_t type;    /* enum erofs_type */
+    bool links_done; /* the count was written */
+};
+
+struct tree_dir {
+    struct erofs_attr attr; /* attr.xattrs is &xattrs or NULL */
+    struct buf xattrs;
+    struct erofs_dir place; /* once planned */
+    uint32_t children;
+    uint32_t subdirs;
+};
+
+struct tree_node {
+    struct tree_node *parent;
+    struct tree_node *child; /* the first */
+    struct tree_node *next;  /* of the same parent */
+    struct tree_node *hash_next;
+    union {
+        struct tree_leaf *leaf;
+        struct tree_dir *dir;
+        char *link; /* path of the target */
+    };
+    int16_t layer;
+    int16_t opaque; /* layers below this number are hidden; TREE_NOT_OPAQUE */
+    uint8_t kind;   /* enum tree_kind */
+    bool implied;
+    char name[];
+};
+
+struct tree {
+    struct tree_node *root;
+    struct tree_node **buckets;
+    size_t bucket_count; /* a power of two */
+    size_t count;
+};
+
+void tree_open(struct tree *tree);
+void tree_done(struct tree *tree);
+
+/* NULL if parent has no child of that name (which need not end in a NUL). */
+struct tree_node *tree_find(const struct tree *tree, const struct tree_node *parent,
+                            const char *name, size_t length);
+/* The node of a whole path without "." and ".."; "" is the root. */
+struct tree_node *tree_lookup(const struct tree *tree, const char *path);
+/* A new whiteout: the caller makes of it what it should be. */
+struct tree_node *tree_add(struct tree *tree, struct tree_node *parent, const char *name,
+                           size_t length, int layer);
+
+/* What a node was is freed first. The leaf is shared, the link's path taken over. */
+void tree_set_whiteout(struct tree_node *node);
+void tree_set_leaf(struct tree_node *node, struct tree_leaf *leaf);
+void tree_set_link(struct tree_node *node, char *target);
+/* Keeps the children and the attributes of one that is a directory already. */
+void tree_set_dir(struct tree_node *node);
+
+/* Whether a layer's entries below this directory are covered by a higher layer. */
+static inline bool tree_is_opaque(const struct tree_node *dir, int layer)
+{
+    return layer < dir->opaque;
+}
+
+/* The layers below this one add nothing to the directory. */
+void tree_make_opaque(struct tree_node *dir, int layer);
+
+#endif

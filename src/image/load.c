@@ -1,0 +1,472 @@
+#include "image/load.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "image/manifest.h"
+#include "image/reference.h"
+#include "image/spool.h"
+
+#define PLATFORM "linux/amd64"
+
+enum { INDEX_DEPTH_MAX = 4, DIR_MODE = 0755 };
+
+/* One image of the archive. */
+struct image {
+    char *text; /* of its config */
+    struct image_config config;
+    const struct member *config_blob;
+    const struct member *manifest_blob; /* NULL in a docker archive */
+    const struct member **layers;
+    size_t layer_count;
+    char **names;
+    char **files;
+    char *fresh; /* the prepared root in the scratch directory; NULL: it was there already */
+    uint64_t size;
+};
+
+struct loading {
+    const struct image_load *load;
+    struct spool spool;
+    struct image *images;
+    size_t count;
+    char **placed;   /* files that were put into the store, to be taken back after a failure */
+    char *platforms; /* what an index offered instead, for the sentence */
+};
+
+static const char *root_path(const struct loading *l, char **ret, const char *file)
+{
+    free(*ret);
+    *ret = str_printf("%s/%s", l->load->root, file);
+    return *ret;
+}
+
+/* ---- what is in the archive ----------------------------------------------------------------- */
+
+static void image_done(struct image *image)
+{
+    free(image->text);
+    image_config_done(&image->config);
+    free(image->layers);
+    strv_free(image->names);
+    strv_free(image->files);
+    free(image->fresh);
+    *image = (struct image){0};
+}
+
+/* Takes the image over. One that came already only gives it more names. */
+static void image_add(struct loading *l, struct image *image)
+{
+    for (size_t i = 0; i < l->count; i++) {
+        if (strcmp(l->images[i].config_blob->hex, image->config_blob->hex) != 0)
+            continue;
+        STRV_FOREACH(name, image->names)
+            if (!strv_contains((const char *const *)l->images[i].names, *name))
+                strv_push(&l->images[i].names, *name);
+        image_done(image);
+        return;
+    }
+    l->images = xrealloc(l->images, (l->count + 1) * sizeof(*l->images));
+    l->images[l->count++] = *image;
+    *image = (struct image){0};
+}
+
+static int image_name(struct image *image, const char *text, struct error **ret_error)
+{
+    CLEANUP_FREE char *name = reference_normalise(text, ret_error);
+
+    if (!name)
+        return -1;
+    if (!strv_contains((const char *const *)image->names, name))
+        strv_push(&image->names, name);
+    return 0;
+}
+
+static int image_config_read(struct image *image, const struct member *blob,
+                             struct error **ret_error)
+{
+    image->config_blob = blob;
+    image->text = member_text(blob, CONFIG_MAX, ret_error);
+    if (!image->text ||
+        image_config_parse(image->text, (size_t)blob->size, &image->config, ret_error) < 0)
+        return -1;
+    size_t diffs = strv_count((const char *const *)image->config.diff_ids);
+    if (diffs != image->layer_count)
+        return error_set(ret_error, ERROR_CORRUPT, 0, "its config names %zu layers, not %zu", diffs,
+                         image->layer_count);
+    return 0;
+}
+
+static int missing(const char *name, struct error **ret_error)
+{
+    return error_set(ret_error, ERROR_CORRUPT, 0, "the archive has no '%.200s'", name);
+}
+
+/* ---- docker archives ------------------------------------------------------------------------ */
+
+static int docker_image_read(struct loading *l, const struct docker_image *from,
+                             struct image *image, struct error **ret_error)
+{
+    const struct member *config = spool_find(&l->spool, from->config);
+    size_t count = strv_count((const char *const *)from->layers);
+
+    if (!config)
+        return missing(from->config, ret_error);
+    image->layers = xcalloc(count + 1, sizeof(*image->layers));
+    for (; image->layer_count < count; image->layer_count++) {
+        const char *name = from->layers[image->layer_count];
+        image->layers[image->layer_count] = spool_find(&l->spool, name);
+        if (!image->layers[image->layer_count])
+            return missing(name, ret_error);
+    }
+    STRV_FOREACH(tag, from->tags)
+        if (image_name(image, *tag, ret_error) < 0)
+            return -1;
+    return image_config_read(image, config, ret_error);
+}
+
+static int docker_read(struct loading *l, const struct member *member, struct error **ret_error)
+{
+    CLEANUP_FREE char *text = member_text(member, MANIFEST_MAX, ret_error);
+    struct docker_manifest manifest;
+    int result = 0;
+
+    if (!text || docker_manifest_parse(text, (size_t)member->size, &manifest, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; result == 0 && i < manifest.count; i++) {
+        struct image image = {0};
+        result = docker_image_read(l, &manifest.images[i], &image, ret_error);
+        if (result == 0)
+            image_add(l, &image);
+        image_done(&image);
+    }
+    docker_manifest_done(&manifest);
+    return result;
+}
+
+/* ---- OCI layouts ---------------------------------------------------------------------------- */
+
+static const struct member *blob_get(struct loading *l, const struct descriptor *d,
+                                     struct error **ret_error)
+{
+    const struct member *blob = spool_blob(&l->spool, d->digest);
+
+    if (!blob)
+        error_set(ret_error, ERROR_CORRUPT, 0, "the archive has no blob 'sha256:%s'", d->digest);
+    else if (blob->size != d->size || strcmp(blob->hex, d->digest) != 0)
+        error_set(ret_error, ERROR_CORRUPT, 0, "blob 'sha256:%s' is not what its descriptor says",
+                  d->digest);
+    else
+        return blob;
+    return NULL;
+}
+
+static int oci_layers_read(struct loading *l, const struct oci_manifest *manifest,
+                           struct image *image, struct error **ret_error)
+{
+    image->layers = xcalloc(manifest->count + 1, sizeof(*image->layers));
+    for (; image->layer_count < manifest->count; image->layer_count++) {
+        const struct member *blob = blob_get(l, &manifest->layers[image->layer_count], ret_error);
+        if (!blob)
+            return -1;
+        image->layers[image->layer_count] = blob;
+    }
+    const struct member *config = blob_get(l, &manifest->config, ret_error);
+    return config ? image_config_read(image, config, ret_error) : -1;
+}
+
+static int oci_image_read(struct loading *l, const struct descriptor *d, const char *name,
+                          struct error **ret_error)
+{
+    const struct member *blob = blob_get(l, d, ret_error);
+    CLEANUP_FREE char *text = blob ? member_text(blob, MANIFEST_MAX, ret_error) : NULL;
+    struct image image = {.manifest_blob = blob};
+    struct oci_manifest manifest;
+
+    if (!text || oci_manifest_parse(text, (size_t)blob->size, &manifest, ret_error) < 0)
+        return -1;
+    int result = oci_layers_read(l, &manifest, &image, ret_error);
+    oci_manifest_done(&manifest);
+    /* A bare "latest" is a tag of nothing. */
+    if (result == 0 && !str_empty(name) && strcmp(name, "latest") != 0)
+        result = image_name(&image, name, ret_error);
+    if (result == 0)
+        image_add(l, &image);
+    image_done(&image);
+    return result;
+}
+
+static void platform_note(struct loading *l, const char *platform)
+{
+    CLEANUP_FREE char *before = l->platforms;
+
+    l->platforms = str_printf("%s%s'%.40s'", before ? before : "", before ? ", " : "", platform);
+}
+
+static int oci_index_read(struct loading *l, const struct member *member, const char *name,
+                          int depth, struct error **ret_error);
+
+static int oci_item_read(struct loading *l, const struct descriptor *d, const char *name, int depth,
+                         struct error **ret_error)
+{
+    if (d->platform && strcmp(d->platform, PLATFORM) != 0) {
+        if (strcmp(d->platform, "unknown/unknown") != 0) /* attestations */
+            platform_note(l, d->platform);
+        return 0;
+    }
+    if (d->kind != DESCRIPTOR_INDEX)
+        return oci_image_read(l, d, name, ret_error);
+    if (depth >= INDEX_DEPTH_MAX)
+        return error_set(ret_error, ERROR_CORRUPT, 0, "indexes lie more than %d deep",
+                         INDEX_DEPTH_MAX);
+    const struct member *blob = blob_get(l, d, ret_error);
+    return blob ? oci_index_read(l, blob, name, depth + 1, ret_error) : -1;
+}
+
+static int oci_index_read(struct loading *l, const struct member *member, const char *name,
+                          int depth, struct error **ret_error)
+{
+    CLEANUP_FREE char *text = member_text(member, MANIFEST_MAX, ret_error);
+    struct oci_index index;
+    int result = 0;
+
+    if (!text || oci_index_parse(text, (size_t)member->size, &index, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; result == 0 && i < index.count; i++) {
+        const struct descriptor *d = &index.items[i];
+        result = oci_item_read(l, d, d->name ? d->name : name, depth, ret_error);
+    }
+    oci_index_done(&index);
+    return result;
+}
+
+static int archive_understand(struct loading *l, struct error **ret_error)
+{
+    const struct member *docker = spool_find(&l->spool, "manifest.json");
+    const struct member *index = spool_find(&l->spool, "index.json");
+    const struct member *layout = spool_find(&l->spool, "oci-layout");
+
+    /* `docker save` writes both; the first has the whole names. */
+    if (docker)
+        return docker_read(l, docker, ret_error);
+    if (!index || !layout)
+        return error_set(ret_error, ERROR_CORRUPT, 0,
+                         "the archive is no image: it has neither 'manifest.json' nor "
+                         "'index.json' with 'oci-layout'");
+    if (oci_index_read(l, index, NULL, 0, ret_error) < 0)
+        return -1;
+    if (l->count > 0)
+        return 0;
+    return error_set(ret_error, ERROR_UNSUPPORTED, 0, "the archive has no image for '%s'%s%s",
+                     PLATFORM, l->platforms ? ", only for " : "", str_or(l->platforms, ""));
+}
+
+/* ---- preparing ------------------------------------------------------------------------------ */
+
+static char *blob_file(const struct member *member)
+{
+    return str_printf("blobs/sha256/%s", member->hex);
+}
+
+static void files_add(struct image *image, const struct member *member)
+{
+    CLEANUP_FREE char *file = member ? blob_file(member) : NULL;
+
+    if (file && !strv_contains((const char *const *)image->files, file))
+        strv_push(&image->files, file);
+}
+
+static bool files_are_there(const struct loading *l, const struct image *image, uint64_t *ret_size)
+{
+    struct stat st;
+    CLEANUP_FREE char *path = NULL;
+
+    STRV_FOREACH(file, image->files) {
+        if (lstat(root_path(l, &path, *file), &st) < 0 || !S_ISREG(st.st_mode))
+            return false;
+        if (file == image->files)
+            *ret_size = (uint64_t)st.st_size;
+    }
+    return true;
+}
+
+/* The root is prepared before any blob is placed: that proves the layers. */
+static int image_prepare(struct loading *l, size_t number, struct error **ret_error)
+{
+    const struct image_load *load = l->load;
+    struct image *image = &l->images[number];
+    const char *id = image->config_blob->hex;
+
+    strv_push_take(&image->files, load->prepared(load->arg, id));
+    files_add(image, image->config_blob);
+    files_add(image, image->manifest_blob);
+    for (size_t i = 0; i < image->layer_count; i++)
+        files_add(image, image->layers[i]);
+    if (files_are_there(l, image, &image->size))
+        return 0;
+    CLEANUP_FREE struct image_layer *layers = xcalloc(image->layer_count + 1, sizeof(*layers));
+    for (size_t i = 0; i < image->layer_count; i++)
+        layers[i] = (struct image_layer){image->layers[i]->path, image->config.diff_ids[i]};
+    image->fresh = str_printf("%s/root-%zu", load->scratch, number);
+    return load->prepare(load->arg, id, layers, image->layer_count, image->fresh, &image->size,
+                         ret_error);
+}
+
+/* ---- placing -------------------------------------------------------------------------------- */
+
+static int dir_sync(const struct loading *l, const char *name, struct error **ret_error)
+{
+    CLEANUP_FREE char *path = str_printf("%s/%s", l->load->root, name);
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+    if (fd < 0 || fsync(fd) < 0) {
+        int err = errno;
+        if (fd >= 0)
+            close(fd);
+        return error_set(ret_error, ERROR_IO, err, "sync '%s'", path);
+    }
+    close(fd);
+    return 0;
+}
+
+static int dirs_make(const struct loading *l, struct error **ret_error)
+{
+    static const char *const names[] = {"blobs", "blobs/sha256", "images"};
+    CLEANUP_FREE char *path = NULL;
+
+    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
+        if (mkdir(root_path(l, &path, names[i]), DIR_MODE) < 0 && errno != EEXIST)
+            return error_set(ret_error, ERROR_IO, errno, "make '%s'", path);
+    return 0;
+}
+
+static int file_sync(const char *path, struct error **ret_error)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int result = fd < 0 ? -1 : fsync(fd);
+
+    if (result < 0)
+        result = error_set(ret_error, ERROR_IO, errno, "sync '%s'", path);
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+/* Gives a file its place in the store. The source stays: another image may want it too. */
+static int file_place(struct loading *l, const char *from, const char *file,
+                      struct error **ret_error)
+{
+    CLEANUP_FREE char *to = NULL;
+
+    root_path(l, &to, file);
+    if (strcmp(from, to) == 0)
+        return 0;
+    if (file_sync(from, ret_error) < 0)
+        return -1;
+    if (link(from, to) == 0)
+        strv_push_take(&l->placed, take(to));
+    else if (errno != EEXIST)
+        return error_set(ret_error, ERROR_IO, errno, "place '%s'", file);
+    return 0;
+}
+
+static int blob_place(struct loading *l, const struct member *member, struct error **ret_error)
+{
+    CLEANUP_FREE char *file = member ? blob_file(member) : NULL;
+
+    return member ? file_place(l, member->path, file, ret_error) : 0;
+}
+
+static int image_place(struct loading *l, struct image *image, struct error **ret_error)
+{
+    if (!image->fresh)
+        return 0;
+    if (blob_place(l, image->config_blob, ret_error) < 0 ||
+        blob_place(l, image->manifest_blob, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; i < image->layer_count; i++)
+        if (blob_place(l, image->layers[i], ret_error) < 0)
+            return -1;
+    /* The driver has synced it. It may be there when only a blob was missing: the same bytes. */
+    return file_place(l, image->fresh, image->files[0], ret_error);
+}
+
+static int images_place(struct loading *l, struct error **ret_error)
+{
+    if (dirs_make(l, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; i < l->count; i++)
+        if (image_place(l, &l->images[i], ret_error) < 0)
+            return -1;
+    if (!l->placed)
+        return 0;
+    if (dir_sync(l, "blobs/sha256", ret_error) < 0)
+        return -1;
+    return dir_sync(l, "images", ret_error);
+}
+
+static void images_unplace(struct loading *l)
+{
+    STRV_FOREACH(path, l->placed)
+        unlink(*path);
+}
+
+/* ---- the whole ------------------------------------------------------------------------------ */
+
+static int image_announce(const struct loading *l, const struct image *image,
+                          struct error **ret_error)
+{
+    CLEANUP_FREE char *id = str_printf("sha256:%s", image->config_blob->hex);
+    struct image_found found = {
+        .id = id,
+        .names = (const char *const *)image->names,
+        .config = image->text,
+        .size_bytes = image->size,
+        .created_ns = image->config.created_ns,
+        .files = (const char *const *)image->files,
+    };
+
+    return l->load->found(l->load->arg, &found, ret_error);
+}
+
+static int loading_run(struct loading *l, struct error **ret_error)
+{
+    if (spool_read(&l->spool, l->load, ret_error) < 0 || archive_understand(l, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; i < l->count; i++) {
+        CLEANUP_ERROR struct error *error = NULL;
+        if (image_prepare(l, i, &error) == 0)
+            continue;
+        error_wrap(&error, "image '%.*s'", 12, l->images[i].config_blob->hex);
+        return error_move(ret_error, &error);
+    }
+    if (images_place(l, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; i < l->count; i++)
+        if (image_announce(l, &l->images[i], ret_error) < 0)
+            return -1;
+    return 0;
+}
+
+int image_load(const struct image_load *load, struct error **ret_error)
+{
+    struct loading l = {.load = load};
+    int result = loading_run(&l, ret_error);
+
+    if (result < 0)
+        images_unplace(&l);
+    for (size_t i = 0; i < l.count; i++)
+        image_done(&l.images[i]);
+    free(l.images);
+    free(l.platforms);
+    strv_free(l.placed);
+    spool_done(&l.spool);
+    return result;
+}

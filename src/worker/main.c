@@ -1,0 +1,67 @@
+/* husk-worker: one blocking job at a time, asked for and answered on descriptor 3.
+ *
+ * It is the only process that reads what comes from strangers' archives. It dies with the daemon
+ * that started it, and what it had not finished then is below root/tmp, where the next daemon's
+ * sweep finds it.
+ */
+#include <errno.h>
+#include <locale.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/str.h"
+#include "worker/job.h"
+#include "worker/peer.h"
+
+enum { PEER_FD = 3, FILE_MASK = 022 };
+
+/* A tar's names are UTF-8 for libarchive only in a locale that says so. */
+static void locale_choose(void)
+{
+    if (!setlocale(LC_CTYPE, "C.UTF-8"))
+        log_warning("there is no locale 'C.UTF-8': names that are not ASCII may be refused");
+}
+
+/* Nothing that a hostile archive makes it do may fill the host's memory, or leave a core. */
+static void limits_set(void)
+{
+    const struct rlimit none = {0, 0};
+
+    setrlimit(RLIMIT_CORE, &none);
+    prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+}
+
+int main(void)
+{
+    struct peer peer = {.fd = PEER_FD, .archive = -1};
+    CLEANUP_ERROR struct error *error = NULL;
+
+    log_open("worker", LOG_LEVEL_INFO);
+    signal(SIGPIPE, SIG_IGN);
+    /* The daemon may have died before this line: then the socket says so. */
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    umask(FILE_MASK);
+    locale_choose();
+    limits_set();
+    int result = peer_hello(&peer, &error);
+    while (result == 0) {
+        struct wire_frame frame;
+        result = peer_next(&peer, &frame, &error);
+        if (result == 1)
+            result = job_run(&peer, &frame, &error);
+        else
+            break;
+    }
+    peer_done(&peer);
+    if (error)
+        log_error("%s", error_message(error));
+    return error ? EXIT_FAILURE : EXIT_SUCCESS;
+}
