@@ -1,0 +1,157 @@
+#include "hyper/qemu_args.h"
+
+#include <assert.h>
+#include <inttypes.h>
+#include <stddef.h>
+
+#include "base/buf.h"
+#include "base/str.h"
+
+/* QEMU's cache of translated code under TCG. Left alone it takes up to 1 GiB. */
+enum { TB_CACHE_MIB = 128 };
+
+enum when {
+    ALWAYS = 0,
+    Q35 = 1,
+    MICROVM = 2,
+    KVM = 4,
+    TCG = 8,
+    ONE_CPU = 16,
+    MANY_CPUS = 32,
+    DISK = 64,
+};
+
+static const struct arg_row {
+    unsigned when;
+    const char *option;
+    const char *value;
+} rows[] = {
+#define QEMU_ARG(when, option, value) {when, option, value},
+#include "hyper/qemu_args.def"
+#undef QEMU_ARG
+};
+
+/* What the {words} stand for. */
+struct values {
+    const char *vm, *append, *bus, *reboot, *read_only;
+    uint64_t cpus, memory_kib, tb_mib, monitor_fd, agent_fd, console_fd, kernel_fd, initrd_fd;
+    uint64_t disk, disk_fd;
+};
+
+static const struct word {
+    const char *name;
+    bool number;
+    size_t offset;
+} words[] = {
+#define TEXT(name)                                                                                 \
+    {                                                                                              \
+#name, false, offsetof(struct values, name)                                                \
+    }
+#define NUMBER(name)                                                                               \
+    {                                                                                              \
+#name, true, offsetof(struct values, name)                                                 \
+    }
+    TEXT(vm),           TEXT(append),       TEXT(bus),         TEXT(reboot),       TEXT(read_only),
+    NUMBER(cpus),       NUMBER(memory_kib), NUMBER(tb_mib),    NUMBER(monitor_fd), NUMBER(agent_fd),
+    NUMBER(console_fd), NUMBER(kernel_fd),  NUMBER(initrd_fd), NUMBER(disk),       NUMBER(disk_fd),
+#undef TEXT
+#undef NUMBER
+};
+
+static void put_word(struct buf *out, const char *name, size_t size, const struct values *v)
+{
+    for (const struct word *w = words; w < words + ARRAY_SIZE(words); w++) {
+        const char *at = (const char *)v + w->offset;
+        if (strlen(w->name) != size || memcmp(w->name, name, size) != 0)
+            continue;
+        if (w->number)
+            buf_printf(out, "%" PRIu64, *(const uint64_t *)at);
+        else
+            buf_append_str(out, *(const char *const *)at);
+        return;
+    }
+    assert(!"a word of qemu_args.def is not in the table");
+}
+
+static char *value_expand(const char *template, const struct values *v)
+{
+    struct buf out = {0};
+    for (const char *p = template; *p;) {
+        size_t plain = strcspn(p, "{");
+        buf_append(&out, p, plain);
+        p += plain;
+        if (!*p)
+            break;
+        size_t size = strcspn(++p, "}");
+        put_word(&out, p, size, v);
+        p += size + 1;
+    }
+    return buf_take_str(&out);
+}
+
+static void put_row(char ***args, const struct arg_row *row, const struct values *v)
+{
+    strv_push(args, row->option);
+    if (row->value)
+        strv_push_take(args, value_expand(row->value, v));
+}
+
+/* All DISK rows of one disk stand together. */
+static void put_disks(char ***args, const struct hyper_spec *spec, struct values *v)
+{
+    for (unsigned i = 0; i < spec->disk_count; i++) {
+        v->disk = i;
+        v->disk_fd = QEMU_FD_DISK + i;
+        v->read_only = spec->disks[i].read_only ? "on" : "off";
+        for (const struct arg_row *row = rows; row < rows + ARRAY_SIZE(rows); row++)
+            if (row->when & DISK)
+                put_row(args, row, v);
+    }
+}
+
+static int conditions(const struct hyper_spec *spec, unsigned *ret, struct error **ret_error)
+{
+    unsigned machine = str_eq(spec->machine, "q35")       ? Q35
+                       : str_eq(spec->machine, "microvm") ? MICROVM
+                                                          : 0;
+    unsigned accel = str_eq(spec->accel, "kvm") ? KVM : str_eq(spec->accel, "tcg") ? TCG : 0;
+    if (!machine)
+        return error_set(ret_error, ERROR_INVALID, 0, "machine '%s' is not known", spec->machine);
+    if (!accel)
+        return error_set(ret_error, ERROR_INVALID, 0, "accelerator '%s' is not known", spec->accel);
+    /* QEMU's options are separated by commas, its kernel's words by spaces. */
+    if (strpbrk(spec->vm, ", "))
+        return error_set(ret_error, ERROR_INVALID, 0, "'%s' is not an id of a VM", spec->vm);
+    *ret = machine | accel | (spec->cpus == 1 ? ONE_CPU : MANY_CPUS);
+    return 0;
+}
+
+int qemu_args_build(const struct hyper_spec *spec, char ***ret, struct error **ret_error)
+{
+    unsigned have = 0;
+    if (conditions(spec, &have, ret_error) < 0)
+        return -1;
+    struct values v = {
+        .vm = spec->vm,
+        .append = spec->append,
+        .bus = have & Q35 ? "pci" : "device",
+        /* A microvm without ACPI's power button ends by a reset. */
+        .reboot = have & MICROVM ? "reboot=t " : "",
+        .cpus = spec->cpus,
+        .memory_kib = spec->memory_bytes >> 10,
+        .tb_mib = TB_CACHE_MIB,
+        .monitor_fd = QEMU_FD_MONITOR,
+        .agent_fd = QEMU_FD_AGENT,
+        .console_fd = QEMU_FD_CONSOLE,
+        .kernel_fd = QEMU_FD_KERNEL,
+        .initrd_fd = QEMU_FD_INITRD,
+    };
+    char **args = NULL;
+    strv_push(&args, spec->program);
+    for (const struct arg_row *row = rows; row < rows + ARRAY_SIZE(rows); row++)
+        if (!(row->when & DISK) && (row->when & have) == row->when)
+            put_row(&args, row, &v);
+    put_disks(&args, spec, &v);
+    *ret = args;
+    return 0;
+}

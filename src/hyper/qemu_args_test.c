@@ -1,0 +1,97 @@
+/* The command line of each shape of a VM is a file in tests/golden, one argument a line. After an
+ * intended change: HUSK_GOLDEN_WRITE=1 meson test qemu_args. */
+#include <cmocka.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/str.h"
+#include "hyper/qemu_args.h"
+
+static struct hyper_spec shape(const char *machine, const char *accel, unsigned disks)
+{
+    static const struct hyper_disk two[] = {{"image", 10, true}, {"layer", 11, false}};
+    return (struct hyper_spec){.vm = "vm-0123456789",
+                               .machine = machine,
+                               .accel = accel,
+                               .cpus = disks ? 1 : 4,
+                               .memory_bytes = 128u << 20,
+                               .program = "/usr/bin/qemu-system-x86_64",
+                               .kernel = "vmlinux",
+                               .initrd = "initramfs.cpio",
+                               .append = "debug",
+                               .user = "",
+                               .disks = two,
+                               .disk_count = disks};
+}
+
+static char *text_of(const struct hyper_spec *spec)
+{
+    CLEANUP_STRV char **args = NULL;
+    assert_int_equal(qemu_args_build(spec, &args, NULL), 0);
+    CLEANUP_FREE char *text = strv_join((const char *const *)args, "\n");
+    return str_printf("%s\n", text);
+}
+
+static void golden_compare(const char *path, const char *text)
+{
+    if (getenv("HUSK_GOLDEN_WRITE")) {
+        FILE *file = fopen(path, "we");
+        assert_non_null(file);
+        fputs(text, file);
+        fclose(file);
+    }
+    CLEANUP_FREE char *want = xcalloc(1, 64 << 10);
+    FILE *file = fopen(path, "re");
+    assert_non_null(file);
+    size_t n = fread(want, 1, (64 << 10) - 1, file);
+    fclose(file);
+    assert_true(n > 0);
+    assert_string_equal(text, want);
+}
+
+static void every_shape_has_its_golden_command_line(void **state)
+{
+    const char *dir = getenv("HUSK_GOLDEN");
+    static const char *const machines[] = {"q35", "microvm"}, *const accels[] = {"kvm", "tcg"};
+    if (!dir)
+        skip();
+    for (int m = 0; m < 2; m++)
+        for (int a = 0; a < 2; a++)
+            for (unsigned disks = 0; disks <= 2; disks += 2) {
+                struct hyper_spec spec = shape(machines[m], accels[a], disks);
+                CLEANUP_FREE char *path =
+                    str_printf("%s/qemu-%s-%s-%u-disks", dir, machines[m], accels[a], disks);
+                CLEANUP_FREE char *text = text_of(&spec);
+                golden_compare(path, text);
+            }
+}
+
+static void what_is_not_known_is_refused_by_name(void **state)
+{
+    struct error *error = NULL;
+    char **args = NULL;
+    struct hyper_spec spec = shape("pc98", "tcg", 0);
+    assert_int_equal(qemu_args_build(&spec, &args, &error), -1);
+    assert_string_equal(error->message, "machine 'pc98' is not known");
+    error_free(take(error));
+    spec = shape("q35", "xen", 0);
+    assert_int_equal(qemu_args_build(&spec, &args, &error), -1);
+    assert_string_equal(error->message, "accelerator 'xen' is not known");
+    error_free(error);
+    spec = shape("q35", "tcg", 0);
+    spec.vm = "vm,process=x";
+    assert_int_equal(qemu_args_build(&spec, &args, NULL), -1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_shape_has_its_golden_command_line),
+        cmocka_unit_test(what_is_not_known_is_refused_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

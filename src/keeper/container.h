@@ -1,0 +1,102 @@
+/* Containers and execs of the one VM, and the disks that containers need. */
+#ifndef HUSK_KEEPER_CONTAINER_H
+#define HUSK_KEEPER_CONTAINER_H
+
+#include "keeper/keeper.h"
+#include "keeper/stream.h"
+
+/*  EXPECTED ──RUN──► STARTING ──guest──► RUNNING ──EXITED──► ENDED ──RUN──► STARTING …
+ *                        └─ cannot be started ─► EXPECTED        └──DROP──► (forgotten)      */
+enum container_state {
+    CONTAINER_EXPECTED, /* known by its id only: clients may wait for it */
+    CONTAINER_STARTING,
+    CONTAINER_RUNNING,
+    CONTAINER_ENDED,
+};
+
+struct container {
+    struct container *prev, *next;
+    struct keeper *keeper;
+    char *id;
+    char *name;
+    enum container_state state;
+    uint64_t run;
+    struct stream *stream;  /* while STARTING and RUNNING; after that until RUN for attach */
+    struct client *waiting; /* while EXPECTED */
+    unsigned waiting_count;
+    struct disk *image, *layer;
+    bool clearing; /* CTR_CLEAR is on its way */
+    bool dropping;
+    struct error *drop_error;
+    uint8_t *request; /* payload of the RUN that starts it now */
+    uint32_t request_size;
+    uint32_t code, signal, oom;
+    char *reason;
+    uint64_t started_ns, finished_ns;
+    struct ask *run_asks, *stop_asks, *drop_asks;
+    uint32_t stop_signal, stop_grace_ms;
+    bool stop_killed; /* SIGKILL was sent */
+    struct timer *stop;
+};
+
+struct container *container_find(struct keeper *k, const char *id);
+/* These answer the request later, or return an error now. */
+int container_run(struct keeper *k, const struct wire_frame *frame, const struct wire_run *m,
+                  struct error **ret_error);
+int container_stop(struct keeper *k, const struct wire_stop *m, struct error **ret_error);
+int container_drop(struct keeper *k, const struct wire_drop *m, struct error **ret_error);
+/* The spec's descriptor is taken over, also on failure. */
+int container_attach(struct keeper *k, const char *id, const struct client_spec *spec,
+                     struct error **ret_error);
+/* Its first process has ended. */
+void container_exited(struct container *c, const struct wire_exited *m);
+void container_tell(struct container *c);
+/* The pod moves out, or the VM has ended with that reason. */
+void containers_forget(struct keeper *k);
+void containers_lost(struct keeper *k, const char *why);
+bool containers_any_runs(const struct keeper *k);
+void container_free(struct container *c);
+
+/* ---- exec.c --------------------------------------------------------------------------------- */
+
+struct exec {
+    struct exec *prev, *next;
+    struct keeper *keeper;
+    char *id;
+    char *ctr;
+    char *name;            /* of the container, for messages */
+    struct stream *stream; /* NULL when it has ended */
+    struct ask *asks;      /* until it runs */
+    bool running;
+    uint32_t code;
+    char *reason;
+    uint64_t started_ns;
+};
+
+struct exec *exec_find(struct keeper *k, const char *id);
+/* As the requests above. Takes over fd (-1: detached). */
+int exec_start(struct keeper *k, const struct wire_exec_start *m, int fd, struct error **ret_error);
+void exec_exited(struct exec *e, const struct wire_exited *m);
+void exec_tell(struct exec *e);
+void execs_lost(struct keeper *k, const char *why);
+void exec_free(struct exec *e);
+
+/* ---- disk.c --------------------------------------------------------------------------------- */
+
+typedef void disk_done(struct keeper *k, const struct error *error, void *arg);
+
+/* Opens VM_BOOT's "ro:PATH" and "rw:PATH" and remembers them as virtio disks; the descriptors in
+ * `ret` are the caller's. */
+int disks_boot(struct keeper *k, const char *const *disks, struct hyper_disk *ret,
+               unsigned *ret_count, struct error **ret_error);
+/* The disk of a file, plugged in first if need be. *ret holds a reference from now on; `done`
+ * comes later, or now if the disk is there. */
+void disk_plug(struct keeper *k, const char *path, bool read_only, struct disk **ret,
+               disk_done *done, void *arg);
+/* Gives the reference back; the last one unplugs. `done` (may be NULL) comes later, or now. */
+void disk_release(struct keeper *k, struct disk *disk, disk_done *done, void *arg);
+/* "virtio:SERIAL" or "scsi:LUN", for the guest. */
+const char *disk_address(const struct disk *disk);
+void disks_free(struct keeper *k);
+
+#endif

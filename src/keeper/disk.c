@@ -1,0 +1,256 @@
+/* The VM's disks: those that it booted with, and those plugged in since. */
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#include "base/str.h"
+#include "keeper/container.h"
+
+/*  PLUGGING ──► READY ──► UNPLUGGING ──► (freed, or PLUGGING again if it is wanted meanwhile) */
+enum disk_state { DISK_PLUGGING, DISK_READY, DISK_UNPLUGGING };
+
+struct waiter {
+    struct waiter *next;
+    struct disk **slot; /* emptied if the disk does not come; NULL: waits for the unplugging */
+    disk_done *done;
+    void *arg;
+};
+
+struct disk {
+    struct disk *prev, *next;
+    struct keeper *keeper;
+    char *path;
+    char *address;
+    bool read_only;
+    bool from_boot; /* cannot be unplugged: stays until the VM ends */
+    unsigned lun;
+    unsigned refs;
+    enum disk_state state;
+    struct waiter *waiters;
+};
+
+const char *disk_address(const struct disk *disk)
+{
+    return disk->address;
+}
+
+static struct disk *disk_find(struct keeper *k, const char *path)
+{
+    struct disk *d;
+    DL_FOREACH(k->disks, d)
+        if (str_eq(d->path, path))
+            return d;
+    return NULL;
+}
+
+static struct disk *disk_new(struct keeper *k, const char *path, bool read_only)
+{
+    struct disk *d = xcalloc(1, sizeof(*d));
+    d->keeper = k;
+    d->path = xstrdup(path);
+    d->read_only = read_only;
+    DL_APPEND(k->disks, d);
+    return d;
+}
+
+static void disk_free(struct disk *d)
+{
+    assert(!d->waiters);
+    DL_DELETE(d->keeper->disks, d);
+    free(d->path);
+    free(d->address);
+    free(d);
+}
+
+void disks_free(struct keeper *k)
+{
+    struct disk *d, *next;
+    DL_FOREACH_SAFE(k->disks, d, next)
+        disk_free(d);
+}
+
+static int file_open(const char *path, bool read_only, int *ret, struct error **ret_error)
+{
+    *ret = open(path, (read_only ? O_RDONLY : O_RDWR) | O_CLOEXEC);
+    return *ret >= 0 ? 0 : error_set(ret_error, ERROR_IO, errno, "disk '%s'", path);
+}
+
+/* ---- at boot -------------------------------------------------------------------------------- */
+
+int disks_boot(struct keeper *k, const char *const *disks, struct hyper_disk *ret,
+               unsigned *ret_count, struct error **ret_error)
+{
+    STRV_FOREACH(spec, disks) {
+        bool read_only = str_starts(*spec, "ro:");
+        const char *path = *spec + 3;
+        if (*ret_count == HYPER_BOOT_DISKS_MAX)
+            return error_set(ret_error, ERROR_LIMIT, 0, "more than %d disks", HYPER_BOOT_DISKS_MAX);
+        if (!read_only && !str_starts(*spec, "rw:"))
+            return error_set(ret_error, ERROR_INVALID, 0, "'%s' is not a disk", *spec);
+        if (disk_find(k, path))
+            return error_set(ret_error, ERROR_INVALID, 0, "disk '%s' is there twice", path);
+        int fd;
+        if (file_open(path, read_only, &fd, ret_error) < 0)
+            return -1;
+        struct disk *d = disk_new(k, path, read_only);
+        d->from_boot = true;
+        d->state = DISK_READY;
+        d->address = str_printf("virtio:d%u", *ret_count);
+        ret[(*ret_count)++] =
+            (struct hyper_disk){.path = d->path, .fd = fd, .read_only = read_only};
+    }
+    return 0;
+}
+
+/* ---- plugging ------------------------------------------------------------------------------- */
+
+static void waiter_add(struct disk *d, struct disk **slot, disk_done *done, void *arg)
+{
+    struct waiter *w = xcalloc(1, sizeof(*w));
+    w->slot = slot;
+    w->done = done;
+    w->arg = arg;
+    LL_APPEND(d->waiters, w);
+}
+
+/* Answers those who wait for the plugging, or those who wait for the unplugging. */
+static struct waiter *waiters_take(struct disk *d, bool for_plugging)
+{
+    struct waiter *taken = NULL, *w, *next;
+    LL_FOREACH_SAFE(d->waiters, w, next)
+    if ((w->slot != NULL) == for_plugging) {
+        LL_DELETE(d->waiters, w);
+        LL_APPEND(taken, w);
+    }
+    return taken;
+}
+
+static void waiters_answer(struct keeper *k, struct waiter *list, const struct error *error)
+{
+    while (list) {
+        struct waiter *w = list;
+        list = w->next;
+        if (error && w->slot)
+            *w->slot = NULL;
+        if (w->done)
+            w->done(k, error, w->arg);
+        free(w);
+    }
+}
+
+static void disk_plugged(const struct error *error, void *arg)
+{
+    struct disk *d = arg;
+    struct keeper *k = d->keeper;
+    struct waiter *list = waiters_take(d, true);
+    CLEANUP_ERROR struct error *wrapped = NULL;
+
+    d->state = DISK_READY;
+    if (error) {
+        error_set(&wrapped, error->kind, 0, "disk '%s': %s", d->path, error->message);
+        disk_free(d);
+    }
+    waiters_answer(k, list, wrapped);
+}
+
+static int lun_find(struct keeper *k, unsigned *ret, struct error **ret_error)
+{
+    bool taken[HYPER_HOT_DISKS_MAX] = {false};
+    struct disk *d;
+    DL_FOREACH(k->disks, d)
+        if (!d->from_boot && d->address)
+            taken[d->lun] = true;
+    for (unsigned i = 0; i < HYPER_HOT_DISKS_MAX; i++)
+        if (!taken[i]) {
+            *ret = i;
+            return 0;
+        }
+    return error_set(ret_error, ERROR_LIMIT, 0, "more than %d disks plugged in",
+                     HYPER_HOT_DISKS_MAX);
+}
+
+/* Needs a new LUN each time it is called. */
+static void disk_insert(struct disk *d)
+{
+    struct keeper *k = d->keeper;
+    CLEANUP_ERROR struct error *error = NULL;
+    int fd = -1;
+
+    d->state = DISK_PLUGGING;
+    if (!k->hyper || k->hyper_reason)
+        error_set(&error, ERROR_STATE, 0, "the VM does not run");
+    else if (lun_find(k, &d->lun, &error) == 0)
+        file_open(d->path, d->read_only, &fd, &error);
+    if (error) {
+        disk_plugged(error, d);
+        return;
+    }
+    d->address = str_printf("scsi:%u", d->lun);
+    struct hyper_disk spec = {.path = d->path, .fd = fd, .read_only = d->read_only};
+    k->ops->disk_add(k->hyper, d->lun, &spec, disk_plugged, d);
+    close(fd);
+}
+
+void disk_plug(struct keeper *k, const char *path, bool read_only, struct disk **ret,
+               disk_done *done, void *arg)
+{
+    struct disk *d = disk_find(k, path);
+    if (d && d->read_only != read_only) {
+        CLEANUP_ERROR struct error *error = NULL;
+        error_set(&error, ERROR_BUSY, 0, "disk '%s' is plugged in as %s", path,
+                  d->read_only ? "read-only" : "writable");
+        done(k, error, arg);
+        return;
+    }
+    bool is_new = !d;
+    if (is_new)
+        d = disk_new(k, path, read_only);
+    d->refs++;
+    *ret = d;
+    if (!is_new && d->state == DISK_READY) {
+        done(k, NULL, arg);
+        return;
+    }
+    waiter_add(d, ret, done, arg);
+    if (is_new)
+        disk_insert(d);
+}
+
+/* ---- unplugging ----------------------------------------------------------------------------- */
+
+static void disk_unplugged(const struct error *error, void *arg)
+{
+    struct disk *d = arg;
+    struct keeper *k = d->keeper;
+    struct waiter *list = waiters_take(d, false);
+    bool wanted = d->refs > 0;
+
+    d->state = DISK_READY; /* if it did not go, it can be used again */
+    if (error && wanted) {
+        disk_plugged(NULL, d);
+    } else if (wanted) {
+        str_set(&d->address, NULL);
+        disk_insert(d);
+    } else if (!error) {
+        disk_free(d);
+    }
+    waiters_answer(k, list, error);
+}
+
+void disk_release(struct keeper *k, struct disk *d, disk_done *done, void *arg)
+{
+    bool vm_runs = k->hyper && !k->hyper_reason;
+    assert(d->refs > 0);
+    d->refs--;
+    if (d->refs || d->from_boot || !vm_runs) {
+        if (done)
+            done(k, NULL, arg);
+        return;
+    }
+    waiter_add(d, NULL, done, arg);
+    d->state = DISK_UNPLUGGING;
+    k->ops->disk_del(k->hyper, d->lun, disk_unplugged, d);
+}

@@ -1,0 +1,170 @@
+/* The keeper: the process that owns one VM. It starts QEMU, is the only one to read what the guest
+ * sends, holds the containers' logs and the sockets of attached clients, and survives huskd.
+ *
+ *      huskd ──control.c──► vm.c container.c exec.c ──guest.c──► the agent in the guest
+ *                                    │
+ *                 clients ◄──► client.c, stream.c (credit)
+ *
+ * Everything runs in one thread. An object that waits for the guest or for QEMU stays until it is
+ * answered: when the VM ends, all that is open is answered with an error first (vm_gone), and only
+ * then do containers and execs end.
+ */
+#ifndef HUSK_KEEPER_KEEPER_H
+#define HUSK_KEEPER_KEEPER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/error.h"
+#include "hyper/hyper.h"
+#include "loop/loop.h"
+#include "proto/wire.h"
+
+struct client;
+struct container;
+struct disk;
+struct exec;
+struct guest_request;
+struct stream;
+struct console;
+
+enum {
+    CONTAINERS_MAX = 64,    /* in one VM */
+    EXECS_MAX = 256,        /* that run in one VM */
+    EXECS_REMEMBERED = 256, /* that have ended, for SNAPSHOT */
+    ASKS_MAX = 32,          /* of one kind that wait for the same thing */
+    GUEST_REQUESTS_MAX = 512,
+    GUEST_LINES_MAX = 1000,         /* of GUEST_LOG in the keeper's own log */
+    GUEST_TEXT_MAX = 512,           /* bytes of a text of the guest that is shown to people */
+    GUEST_DEADLINE_MS = 30 * 1000,  /* for an answer of the guest */
+    KILL_DEADLINE_MS = 20 * 1000,   /* from SIGKILL to the end of a container */
+    QUIT_DEADLINE_MS = 3 * 1000,    /* from QMP quit to SIGKILL */
+    BOOT_DEADLINE_MS = 120 * 1000,  /* if huskd names none */
+    ORPHAN_DEADLINE_MS = 60 * 1000, /* a keeper that nobody asks for a VM ends */
+    LINGER_DEADLINE_MS = 60 * 1000, /* after DISMISS, for clients that still read */
+    CODE_VM_ENDED = 255,            /* "exit code" of a process whose VM ended under it */
+};
+
+/* Requests of huskd that wait for something: each is answered once. */
+struct ask {
+    struct ask *next;
+    uint64_t connection; /* keeper.connection when it came: an older huskd gets no answer */
+    uint32_t seq;
+};
+
+struct keeper {
+    struct loop *loop;
+    char *vm; /* id */
+
+    /* control.c */
+    int listener;
+    struct watch *listener_watch;
+    struct conn *control; /* NULL: no huskd is there */
+    uint64_t connection;  /* counts them */
+    struct timer *orphan;
+    bool dismissed;
+    struct timer *linger;
+
+    /* vm.c */
+    enum wire_vm_phase state;
+    bool asked; /* VM_BOOT came */
+    bool paused;
+    bool no_hello;
+    char *reason;    /* why it is gone */
+    char *broken;    /* what the guest did that ends it, NULL while it behaves */
+    bool turned_off; /* we were asked to end it */
+    const struct hyper_ops *ops;
+    struct hyper *hyper; /* NULL before VM_BOOT, and when QEMU is gone */
+    char *hyper_reason;  /* QEMU has ended, its last output is still read */
+    struct console *console;
+    struct timer *boot; /* deadline of the guest's hello */
+    struct timer *off;  /* the next, harder step of VM_OFF */
+    bool quitting;      /* QEMU was told to quit: SIGKILL is next */
+    struct ask *boot_asks, *off_asks, *pause_asks, *place_asks, *leave_asks;
+    uint64_t paused_ms; /* when, on the loop's clock */
+    char *pod;          /* uid, "" if none is placed */
+    char *placing;      /* uid of the pod that moves in now, NULL if none */
+    uint64_t log_max_bytes;
+
+    /* guest.c */
+    struct conn *guest;
+    uint32_t guest_seq;
+    struct guest_request *requests; /* oldest first */
+    size_t request_count;
+    struct timer *request_timer;
+    unsigned guest_lines; /* of GUEST_LOG that were written */
+
+    /* container.c, exec.c, disk.c, stream.c */
+    struct container *containers;
+    struct exec *execs;
+    struct disk *disks;
+    struct stream *streams;
+    uint32_t last_stream;
+    struct client *leaving; /* clients whose process has ended, until all is written */
+    int exits_fd;
+};
+
+/* ---- keeper.c ------------------------------------------------------------------------------- */
+
+/* In the VM's directory; `listener` becomes the keeper's. */
+struct keeper *keeper_new(struct loop *loop, const char *vm, int listener);
+void keeper_free(struct keeper *k);
+/* Ends the process when nobody needs it any more. */
+void keeper_check_end(struct keeper *k);
+uint64_t realtime_ns(void);
+
+/* Remembers a request. ERROR_LIMIT if too many wait already. */
+int ask_add(struct keeper *k, struct ask **asks, uint32_t seq, struct error **ret_error);
+/* Answers all of them; error NULL: done. */
+void ask_answer(struct keeper *k, struct ask **asks, const struct error *error);
+
+/* ---- control.c ------------------------------------------------------------------------------ */
+
+void control_listen(struct keeper *k);
+/* To huskd, if there is one. */
+void control_send(struct keeper *k, unsigned type, const void *message);
+void control_reply(struct keeper *k, uint32_t seq, const struct error *error);
+void control_event(struct keeper *k, unsigned level, const char *reason, const char *message);
+
+/* ---- vm.c ----------------------------------------------------------------------------------- */
+
+/* Answers the request later, or returns an error now. */
+int vm_boot(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_error);
+/* The guest said hello. */
+void vm_ready(struct keeper *k);
+/* Ends a VM whose guest does what no honest one does; `why` is a sentence. */
+void vm_break(struct keeper *k, const char *why);
+/* These answer the request later, or return an error now. */
+int vm_off(struct keeper *k, uint32_t seq, uint32_t grace_ms, struct error **ret_error);
+int vm_pause(struct keeper *k, uint32_t seq, bool pause, struct error **ret_error);
+int vm_place(struct keeper *k, const struct wire_pod_place *m, struct error **ret_error);
+int vm_leave(struct keeper *k, uint32_t seq, struct error **ret_error);
+void vm_tell(struct keeper *k);
+/* The agent's connection has ended. */
+void vm_link_ended(struct keeper *k, const struct error *why);
+/* ERROR_STATE unless it runs and is not paused. */
+int vm_check_usable(const struct keeper *k, struct error **ret_error);
+
+/* ---- guest.c -------------------------------------------------------------------------------- */
+
+typedef void guest_done(struct keeper *k, const struct error *error, void *arg);
+
+/* A text of the guest without control characters, cut to GUEST_TEXT_MAX; the caller's. */
+char *guest_text(const char *text);
+void guest_connect(struct keeper *k, int fd);
+/* A frame from the guest: every byte of it may be hostile. */
+void guest_frame(struct keeper *k, const struct wire_frame *frame);
+/* Sends a request; its `seq` (the first field of each) is set here. `done` may be called at once
+ * if it cannot be sent. */
+void guest_request(struct keeper *k, unsigned type, uint32_t stream, void *message,
+                   guest_done *done, void *arg);
+/* The owner of `arg` goes: its requests are not answered to it any more. */
+void guest_cancel(struct keeper *k, const void *arg);
+/* Answers everything open with an error. */
+void guest_fail_requests(struct keeper *k, const char *why);
+/* While the VM is paused no deadline runs. */
+void guest_stretch_deadlines(struct keeper *k, uint64_t by_ms);
+void guest_send(struct keeper *k, unsigned type, uint32_t stream, const void *message);
+
+#endif

@@ -1,0 +1,60 @@
+/* husk-keeper VM-ID: owns one VM. Started by huskd in the VM's directory, with a listening socket
+ * as descriptor 3; keeper.h says what it does.
+ *
+ * What it keeps: the uid it was started with, to open disk images and logs. It runs no program but
+ * QEMU, which gets only its own descriptors, cannot gain privileges, and dies with the keeper.
+ */
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/str.h"
+#include "keeper/keeper.h"
+
+enum {
+    LISTENER_FD = 3,
+    HEAP_KEPT = 32 << 10, /* bytes; larger blocks go back to the system when they are freed */
+};
+
+/* There is a keeper for each VM: what it does not use now it does not keep. */
+static void memory_limit(void)
+{
+    mallopt(M_ARENA_MAX, 1);
+    mallopt(M_MMAP_THRESHOLD, HEAP_KEPT);
+    mallopt(M_TRIM_THRESHOLD, HEAP_KEPT);
+    mallopt(M_TOP_PAD, 4096);
+}
+
+static bool listener_is_there(void)
+{
+    int listening = 0;
+    socklen_t size = sizeof(listening);
+    return getsockopt(LISTENER_FD, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc != 2 || !listener_is_there()) {
+        fprintf(stderr, "husk-keeper is started by huskd, not by hand\n");
+        return 2;
+    }
+    CLEANUP_FREE char *who = str_printf("keeper %s", argv[1]);
+    log_open(who, LOG_LEVEL_INFO);
+    memory_limit();
+    umask(077);
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN);
+
+    struct loop *loop = loop_new();
+    struct keeper *keeper = keeper_new(loop, argv[1], LISTENER_FD);
+    loop_run(loop);
+    keeper_free(keeper);
+    loop_free(loop);
+    return 0;
+}

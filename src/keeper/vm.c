@@ -1,0 +1,361 @@
+/* The VM from boot to its end.
+ *
+ *   BOOTING ──hello──► READY ──QEMU ends──► GONE
+ *
+ * GONE is entered when QEMU has ended *and* all that the guest sent was read: an exit code that
+ * was on its way is not lost.
+ */
+#include <assert.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/str.h"
+#include "keeper/console.h"
+#include "keeper/container.h"
+
+enum { ENTROPY_SIZE = 64 };
+
+void vm_tell(struct keeper *k)
+{
+    struct wire_vm_state state = {.state = k->state,
+                                  .paused = k->paused,
+                                  .pod = k->pod,
+                                  .qemu_pid = k->hyper ? k->ops->pid(k->hyper) : 0,
+                                  .reason = k->reason,
+                                  .no_hello = k->no_hello};
+    control_send(k, WIRE_VM_STATE, &state);
+}
+
+int vm_check_usable(const struct keeper *k, struct error **ret_error)
+{
+    if (k->state == WIRE_VM_GONE)
+        return error_set(ret_error, ERROR_STATE, 0, "the VM has ended: %s", k->reason);
+    if (k->state != WIRE_VM_READY)
+        return error_set(ret_error, ERROR_STATE, 0, "the VM does not run yet");
+    if (k->turned_off)
+        return error_set(ret_error, ERROR_STATE, 0, "the VM is being turned off");
+    if (k->paused || k->pause_asks)
+        return error_set(ret_error, ERROR_STATE, 0, "the VM is paused");
+    return 0;
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static char *reason_gone(const struct keeper *k)
+{
+    if (k->broken)
+        return xstrdup(k->broken);
+    if (k->turned_off)
+        return xstrdup("it was turned off");
+    if (k->state == WIRE_VM_READY)
+        return xstrdup(k->hyper_reason);
+    CLEANUP_FREE char *tail = console_tail();
+    return str_printf("%s before the guest said hello%s%s", k->hyper_reason,
+                      *tail ? "; its console ends: " : "", tail);
+}
+
+static void asks_fail(struct keeper *k, const char *why)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    error_set(&error, k->no_hello ? ERROR_TIMEOUT : ERROR_UNAVAILABLE, 0, "vm '%s': %s", k->vm,
+              why);
+    ask_answer(k, &k->boot_asks, error);
+    ask_answer(k, &k->pause_asks, error);
+    ask_answer(k, &k->place_asks, error);
+    ask_answer(k, &k->leave_asks, error);
+    ask_answer(k, &k->off_asks, NULL);
+}
+
+static void vm_gone(struct keeper *k)
+{
+    CLEANUP_FREE char *ended = NULL;
+    k->reason = reason_gone(k);
+    k->no_hello = k->state == WIRE_VM_BOOTING && !k->turned_off;
+    ended = str_printf("the VM ended: %s", k->reason);
+    log_info("%s", ended);
+    guest_fail_requests(k, ended);
+    containers_lost(k, ended);
+    execs_lost(k, ended);
+    k->ops->free(take(k->hyper));
+    k->state = WIRE_VM_GONE;
+    k->paused = false;
+    timer_unset(k->boot);
+    timer_unset(k->off);
+    str_set(&k->pod, "");
+    vm_tell(k);
+    asks_fail(k, k->reason);
+    keeper_check_end(k);
+}
+
+/* QEMU's process has ended; the agent's connection ends by that. */
+static void hyper_gone(const char *why, void *arg)
+{
+    struct keeper *k = arg;
+    k->hyper_reason = xstrdup(why);
+    console_free(take(k->console));
+    if (!k->guest)
+        vm_gone(k);
+}
+
+/* The guest turned itself off; QEMU ends by itself now, or is helped. */
+static void hyper_shut_down(void *arg)
+{
+    struct keeper *k = arg;
+    if (!k->turned_off && !k->broken)
+        k->broken = xstrdup("the guest turned itself off");
+    k->quitting = true;
+    timer_set(k->off, QUIT_DEADLINE_MS);
+}
+
+static const struct hyper_events hyper_events = {hyper_gone, hyper_shut_down};
+
+void vm_link_ended(struct keeper *k, const struct error *why)
+{
+    if (k->hyper_reason) {
+        vm_gone(k);
+        return;
+    }
+    if (why)
+        vm_break(k, error_message(why));
+    else if (!k->quitting) { /* QEMU is about to end; if it is not, it is of no more use */
+        k->quitting = true;
+        timer_set(k->off, QUIT_DEADLINE_MS);
+    }
+}
+
+void vm_break(struct keeper *k, const char *why)
+{
+    if (k->broken || !k->hyper)
+        return;
+    k->broken = guest_text(why);
+    log_warning("the VM is ended: %s", k->broken);
+    k->ops->kill(k->hyper);
+}
+
+/* ---- boot ----------------------------------------------------------------------------------- */
+
+static void boot_late(void *arg)
+{
+    struct keeper *k = arg;
+    CLEANUP_FREE char *tail = console_tail();
+    CLEANUP_FREE char *why =
+        str_printf("the guest did not say hello in time%s%s",
+                   *tail ? "; its console ends: " : ", and its console is empty", tail);
+    vm_break(k, why);
+}
+
+/* VM_OFF's next, harder step. */
+static void off_late(void *arg)
+{
+    struct keeper *k = arg;
+    if (!k->hyper)
+        return;
+    if (k->quitting) {
+        k->ops->kill(k->hyper);
+        return;
+    }
+    k->quitting = true;
+    k->ops->quit(k->hyper);
+    timer_set(k->off, QUIT_DEADLINE_MS);
+}
+
+static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_error)
+{
+    struct hyper_disk disks[HYPER_BOOT_DISKS_MAX];
+    struct hyper_spec spec = {.vm = k->vm,
+                              .machine = m->machine,
+                              .accel = m->accel,
+                              .cpus = m->cpus,
+                              .memory_bytes = m->memory_bytes,
+                              .program = m->qemu,
+                              .kernel = m->kernel,
+                              .initrd = m->initrd,
+                              .append = m->append,
+                              .user = m->user,
+                              .disks = disks};
+    struct hyper_ends ends;
+    int r = disks_boot(k, m->disks, disks, &spec.disk_count, ret_error);
+    if (r == 0)
+        r = k->ops->start(k->loop, &spec, &hyper_events, k, &ends, &k->hyper, ret_error);
+    for (unsigned i = 0; i < spec.disk_count; i++)
+        close(disks[i].fd);
+    if (r < 0)
+        return -1;
+    k->console = console_new(k->loop, ends.console);
+    guest_connect(k, ends.agent);
+    return 0;
+}
+
+int vm_boot(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_error)
+{
+    if (k->state == WIRE_VM_GONE)
+        return error_set(ret_error, ERROR_STATE, 0, "the VM has ended: %s", k->reason);
+    if (ask_add(k, &k->boot_asks, m->seq, ret_error) < 0)
+        return -1;
+    if (k->state == WIRE_VM_READY)
+        ask_answer(k, &k->boot_asks, NULL);
+    if (k->asked)
+        return 0;
+    k->asked = true;
+    k->ops = &hyper_qemu;
+    k->log_max_bytes = m->log_max_bytes;
+    k->boot = timer_new(k->loop, boot_late, k);
+    k->off = timer_new(k->loop, off_late, k);
+    CLEANUP_ERROR struct error *error = NULL;
+    if (hyper_begin(k, m, &error) < 0) {
+        k->reason = xstrdup(error_message(error));
+        k->state = WIRE_VM_GONE;
+        vm_tell(k);
+        error_wrap(&error, "vm '%s'", k->vm);
+        ask_answer(k, &k->boot_asks, error);
+        return 0;
+    }
+    timer_set(k->boot, m->boot_deadline_ms ? m->boot_deadline_ms : BOOT_DEADLINE_MS);
+    vm_tell(k);
+    return 0;
+}
+
+void vm_ready(struct keeper *k)
+{
+    timer_unset(k->boot);
+    k->state = WIRE_VM_READY;
+    vm_tell(k);
+    ask_answer(k, &k->boot_asks, NULL);
+}
+
+/* ---- off, pause ----------------------------------------------------------------------------- */
+
+static void not_awaited(const struct error *error, void *arg)
+{
+}
+
+int vm_off(struct keeper *k, uint32_t seq, uint32_t grace_ms, struct error **ret_error)
+{
+    if (ask_add(k, &k->off_asks, seq, ret_error) < 0)
+        return -1;
+    if (!k->asked || k->state == WIRE_VM_GONE) {
+        ask_answer(k, &k->off_asks, NULL);
+        return 0;
+    }
+    k->turned_off = true;
+    if (k->hyper_reason || k->quitting)
+        return 0;
+    if (k->paused)
+        k->ops->resume(k->hyper, not_awaited, NULL);
+    guest_send(k, WIRE_POWER_OFF, 0, &(struct wire_power_off){});
+    timer_set(k->off, k->state == WIRE_VM_READY ? grace_ms : 0);
+    return 0;
+}
+
+static void guest_clock_set(struct keeper *k)
+{
+    struct wire_set_time m = {.time_ns = realtime_ns()};
+    guest_send(k, WIRE_SET_TIME, 0, &m);
+}
+
+static void paused(const struct error *error, void *arg)
+{
+    struct keeper *k = arg;
+    k->paused = !error;
+    k->paused_ms = loop_now_ms(k->loop);
+    guest_stretch_deadlines(k, 0);
+    if (!error)
+        vm_tell(k);
+    ask_answer(k, &k->pause_asks, error);
+}
+
+static void resumed(const struct error *error, void *arg)
+{
+    struct keeper *k = arg;
+    if (!error) {
+        k->paused = false;
+        guest_clock_set(k);
+        guest_stretch_deadlines(k, loop_now_ms(k->loop) - k->paused_ms);
+        vm_tell(k);
+    }
+    ask_answer(k, &k->pause_asks, error);
+}
+
+int vm_pause(struct keeper *k, uint32_t seq, bool pause, struct error **ret_error)
+{
+    if (k->state != WIRE_VM_READY || k->hyper_reason || k->turned_off)
+        return error_set(ret_error, ERROR_STATE, 0, "the VM does not run");
+    if (k->pause_asks)
+        return error_set(ret_error, ERROR_BUSY, 0, "the VM is being paused or resumed");
+    if (k->paused == pause) {
+        control_reply(k, seq, NULL);
+        return 0;
+    }
+    if (ask_add(k, &k->pause_asks, seq, ret_error) < 0)
+        return -1;
+    if (pause)
+        k->ops->pause(k->hyper, paused, k);
+    else
+        k->ops->resume(k->hyper, resumed, k);
+    return 0;
+}
+
+/* ---- the pod -------------------------------------------------------------------------------- */
+
+static void placed(struct keeper *k, const struct error *error, void *arg)
+{
+    if (!error) {
+        free(k->pod);
+        k->pod = take(k->placing);
+        vm_tell(k);
+    }
+    free(take(k->placing));
+    ask_answer(k, &k->place_asks, error);
+}
+
+int vm_place(struct keeper *k, const struct wire_pod_place *m, struct error **ret_error)
+{
+    uint8_t entropy[ENTROPY_SIZE];
+    struct wire_pod_setup setup = {.hostname = m->hostname,
+                                   .time_ns = realtime_ns(),
+                                   .entropy = {entropy, sizeof(entropy)},
+                                   .hosts = m->hosts,
+                                   .resolv = m->resolv};
+    if (vm_check_usable(k, ret_error) < 0)
+        return -1;
+    if (str_eq(k->pod, m->pod)) {
+        control_reply(k, m->seq, NULL);
+        return 0;
+    }
+    if (*k->pod || k->placing)
+        return error_set(ret_error, ERROR_BUSY, 0, "the VM has a pod already");
+    if (getrandom(entropy, sizeof(entropy), 0) != (ssize_t)sizeof(entropy))
+        setup.entropy.size = 0;
+    if (ask_add(k, &k->place_asks, m->seq, ret_error) < 0)
+        return -1;
+    k->placing = xstrdup(m->pod);
+    guest_request(k, WIRE_POD_SETUP, 0, &setup, placed, k);
+    return 0;
+}
+
+static void left(struct keeper *k, const struct error *error, void *arg)
+{
+    if (!error) {
+        containers_forget(k);
+        str_set(&k->pod, "");
+        vm_tell(k);
+    }
+    ask_answer(k, &k->leave_asks, error);
+}
+
+int vm_leave(struct keeper *k, uint32_t seq, struct error **ret_error)
+{
+    struct wire_pod_clear clear = {0};
+    if (vm_check_usable(k, ret_error) < 0)
+        return -1;
+    if (containers_any_runs(k))
+        return error_set(ret_error, ERROR_BUSY, 0, "containers of the pod still run");
+    bool first = !k->leave_asks;
+    if (ask_add(k, &k->leave_asks, seq, ret_error) < 0)
+        return -1;
+    if (first)
+        guest_request(k, WIRE_POD_CLEAR, 0, &clear, left, k);
+    return 0;
+}
