@@ -97,9 +97,13 @@ static int child_start(char *const *argv, pid_t *ret_pid)
 static int mke2fs_run(const char *path, struct error **ret_error)
 {
     static const char *const words[] = {
-        "-t", "ext4",   "-F", "-q",
-        "-m", "0",      "-b", "4096",
-        "-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=1,assume_storage_prezeroed=1"};
+        "-t", "ext4",
+        "-F", "-q",
+        "-m", "0",
+        "-b", "4096",
+        "-J", "size=4",
+        "-O", "^resize_inode",
+        "-E", "lazy_itable_init=0,lazy_journal_init=1,assume_storage_prezeroed=1"};
     CLEANUP_BUF struct buf out = {0};
     CLEANUP_STRV char **argv = NULL;
     pid_t pid;

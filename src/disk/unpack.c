@@ -557,6 +557,7 @@ static int entry_link(struct unpack *u, struct archive *tar, struct archive_entr
         memmove(u->links + first, u->links + end, (count - end) * sizeof(*hit));
         u->link_count -= end - first;
     } else {
+        u->link_moved = true;
         qsort(u->links, count, sizeof(*hit), link_compare);
     }
     return 0;
@@ -569,9 +570,10 @@ static int links_fetch(struct unpack *u, const struct disk_layer *layer, struct 
         if (before == 0)
             return 0;
         qsort(u->links, before, sizeof(*u->links), link_compare);
+        u->link_moved = false;
         if (layer_pass(u, layer, entry_link, ret_error) < 0)
             return -1;
-        if (u->link_count == before)
+        if (!u->link_moved)
             return 0;
     }
     return 0;

@@ -14,6 +14,10 @@
 #ifndef HUSK_DISK_UNPACK_H
 #define HUSK_DISK_UNPACK_H
 
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
 #include "disk/disk.h"
 #include "disk/erofs.h"
 #include "disk/tree.h"
@@ -28,6 +32,7 @@ struct unpack {
     size_t entries;           /* seen in all layers */
     struct tree_node **links; /* hard links whose targets have not come yet */
     size_t link_count, link_cap;
+    bool link_moved; /* a pass found that a target is a hard link itself */
     /* Of the layer at work. */
     int layer;
     uint64_t layer_bytes; /* of its files */

@@ -78,7 +78,7 @@ static void what_is_not_a_reference_is_refused_in_a_sentence(void **state)
         "a@b@c",
         "a\n",
         "../a",
-        "h.x:5000",
+
         "a:" LONG LONG "a",
         LONG LONG LONG LONG,
         "a@",

@@ -4,20 +4,14 @@
  * that started it, and what it had not finished then is below root/tmp, where the next daemon's
  * sweep finds it.
  */
-#include <errno.h>
 #include <locale.h>
-#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/log.h"
-#include "base/str.h"
 #include "worker/job.h"
 #include "worker/peer.h"
 
@@ -30,7 +24,7 @@ static void locale_choose(void)
         log_warning("there is no locale 'C.UTF-8': names that are not ASCII may be refused");
 }
 
-/* Nothing that a hostile archive makes it do may fill the host's memory, or leave a core. */
+/* No core of what a stranger's archive did to it, and nothing that it runs gains by running. */
 static void limits_set(void)
 {
     const struct rlimit none = {0, 0};
@@ -61,6 +55,9 @@ int main(void)
             break;
     }
     peer_done(&peer);
+    /* The daemon's end is no failure of its worker. */
+    if (error && error->kind == ERROR_CANCELLED)
+        return EXIT_SUCCESS;
     if (error)
         log_error("%s", error_message(error));
     return error ? EXIT_FAILURE : EXIT_SUCCESS;
