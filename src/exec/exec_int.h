@@ -155,7 +155,7 @@ void adopt_link_closed(struct link *link);
 
 struct pool *pool_new(struct exec *exec);
 void pool_free(struct pool *pool);
-/* Paths are relative to the root. `done` as for an ask. NULL (and done called) if too many wait. */
+/* Paths are relative to the root. `done` as for an ask, and never before the call returns. */
 struct job *pool_layer(struct pool *pool, const char *directory, const char *path,
                        uint64_t size_bytes,
                        void (*done)(const struct error *error, uint64_t value, void *arg),

@@ -39,6 +39,7 @@ struct pool {
     unsigned count;
     struct job *waiting;
     unsigned waiting_count;
+    struct timer *kick; /* jobs begin, and fail, in a later turn than they were added */
     bool closing;
 };
 
@@ -84,16 +85,22 @@ static struct job *job_new(unsigned type)
 
 static struct job *pool_add(struct pool *pool, struct job *job)
 {
-    CLEANUP_ERROR struct error *error = NULL;
-    if (pool->waiting_count >= JOBS_MAX) {
-        error_set(&error, ERROR_LIMIT, 0, "%d jobs wait for a worker already", JOBS_MAX);
-        job_finish(job, error, 0);
-        return NULL;
-    }
     DL_APPEND(pool->waiting, job);
     pool->waiting_count++;
-    pool_run(pool);
+    timer_set(pool->kick, 0);
     return job;
+}
+
+static void pool_refuse_excess(struct pool *pool)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    error_set(&error, ERROR_LIMIT, 0, "%d jobs wait for a worker already", JOBS_MAX);
+    while (pool->waiting_count > JOBS_MAX) {
+        struct job *last = pool->waiting->prev;
+        DL_DELETE(pool->waiting, last);
+        pool->waiting_count--;
+        job_finish(last, error, 0);
+    }
 }
 
 /* ---- giving a job to a worker --------------------------------------------------------------- */
@@ -209,6 +216,7 @@ static void pool_run(struct pool *pool)
     struct job *job, *next;
     if (pool->closing)
         return;
+    pool_refuse_excess(pool);
     DL_FOREACH_SAFE(pool->waiting, job, next) {
         struct worker *w = worker_free_one(pool);
         if (!w)
@@ -325,10 +333,16 @@ static int worker_start(struct worker *w, struct error **ret_error)
 
 /* ---- the pool ------------------------------------------------------------------------------- */
 
+static void pool_kicked(void *arg)
+{
+    pool_run(arg);
+}
+
 struct pool *pool_new(struct exec *exec)
 {
     struct pool *pool = xcalloc(1, sizeof(*pool));
     pool->exec = exec;
+    pool->kick = timer_new(exec->loop, pool_kicked, pool);
     pool->count = exec->config.workers;
     pool->workers = xcalloc(pool->count, sizeof(*pool->workers));
     for (unsigned i = 0; i < pool->count; i++) {
@@ -344,6 +358,7 @@ void pool_free(struct pool *pool)
 {
     struct job *job, *next;
     pool->closing = true;
+    timer_free(pool->kick);
     DL_FOREACH_SAFE(pool->waiting, job, next) {
         DL_DELETE(pool->waiting, job);
         job_free(job);
