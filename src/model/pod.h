@@ -69,6 +69,7 @@ struct pod {
     uint32_t effect;   /* serial of the effect that is on its way, 0: none */
     uint32_t grace_ms; /* of the stop that goes on */
     uint32_t timer;    /* serial of the timer that is set, 0: none */
+    uint32_t retries;  /* of removing its files */
     struct op *ops;    /* operations that wait for it */
 
     /* tables of world.c */
