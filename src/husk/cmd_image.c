@@ -88,7 +88,6 @@ static int answer_show(struct load *load, struct error **ret_error)
  * will not fit before it has come. */
 static int load_run(struct load *load, struct error **ret_error)
 {
-    CLEANUP_FREE char *piece = load->piece = xmalloc(LOAD_PIECE);
     struct http_request request = {.method = "POST",
                                    .target = "/image/load",
                                    .type = "application/x-tar",
@@ -124,12 +123,15 @@ static int input_open(struct load *load, const char *path, struct error **ret_er
 
 int cmd_load(struct cli *cli, const struct args *args, struct error **ret_error)
 {
-    struct load load = {
-        .cli = cli, .fd = -1, .progress = {.out = stdout, .terminal = isatty(STDOUT_FILENO)}};
+    struct load load = {.cli = cli,
+                        .fd = -1,
+                        .piece = xmalloc(LOAD_PIECE),
+                        .progress = {.out = stdout, .terminal = isatty(STDOUT_FILENO)}};
     int rc = input_open(&load, args_text(args, "input"), ret_error);
     if (rc == 0)
         rc = load_run(&load, ret_error);
     progress_done(&load.progress);
+    free(load.piece);
     if (load.fd >= 0)
         close(load.fd);
     return rc;

@@ -1,0 +1,106 @@
+"""What husk does on a terminal; prints what is wrong, nothing if all is well. terminal.py HUSK"""
+import os
+import pty
+import select
+import signal
+import sys
+import termios
+import time
+
+HUSK = sys.argv[1]
+DEADLINE_S = 20
+
+
+def wrong(what, got=""):
+    print(f"{what}: {got!r}" if got else what)
+
+
+class Session:
+    def __init__(self, *args):
+        self.before = None
+        self.text = b""
+        self.status = None
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execv(HUSK, ["husk", *args])
+        self.before = termios.tcgetattr(self.fd)
+
+    def until(self, text):
+        end = time.monotonic() + DEADLINE_S
+        while text not in self.text and time.monotonic() < end:
+            if not select.select([self.fd], [], [], 0.2)[0]:
+                continue
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:
+                break
+            if not data:
+                break
+            self.text += data
+        if text not in self.text:
+            wrong(f"{text!r} did not come", self.text)
+
+    def type(self, data):
+        os.write(self.fd, data)
+
+    def is_raw(self):
+        return not termios.tcgetattr(self.fd)[3] & termios.ECHO
+
+    def until_raw(self, raw):
+        end = time.monotonic() + DEADLINE_S
+        while self.is_raw() != raw:
+            if time.monotonic() > end:
+                wrong("the terminal is not " + ("raw" if raw else "restored"))
+                return
+            time.sleep(0.02)
+
+    def end(self):
+        """The exit status, or minus the signal."""
+        end = time.monotonic() + DEADLINE_S
+        while time.monotonic() < end:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                self.until_raw(False)
+                os.close(self.fd)
+                return os.waitstatus_to_exitcode(status)
+            if select.select([self.fd], [], [], 0.05)[0]:
+                try:
+                    self.text += os.read(self.fd, 65536)
+                except OSError:
+                    pass
+        os.kill(self.pid, signal.SIGKILL)
+        wrong("husk does not end", self.text)
+        return None
+
+
+s = Session("run", "-it", "--rm", "busybox", "sh", "-c", "echo ready; read x; echo got $x; exit 5")
+s.until(b"ready")
+s.until_raw(True)
+s.type(b"word\n")
+s.until(b"got word")
+if (code := s.end()) != 5:
+    wrong("exit status of run -it", code)
+
+s = Session("run", "-it", "--rm", "busybox", "sh", "-c", "echo ready; sleep 60")
+s.until(b"ready")
+s.until_raw(True)
+os.kill(s.pid, signal.SIGTERM)
+if (code := s.end()) != 128 + signal.SIGTERM:
+    wrong("exit status after SIGTERM", code)
+
+s = Session("run", "-it", "--rm", "busybox", "sh", "-c", "echo ready; sleep 60")
+s.until(b"ready")
+s.until_raw(True)
+os.kill(s.pid, signal.SIGTSTP)
+s.until_raw(False)
+os.kill(s.pid, signal.SIGCONT)
+s.until_raw(True)
+os.kill(s.pid, signal.SIGSEGV)
+if (code := s.end()) != -signal.SIGSEGV:
+    wrong("exit status after a crash", code)
+
+s = Session("run", "--rm", "busybox", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done")
+s.until(b"ready")
+s.type(b"\x03")
+if (code := s.end()) != 9:
+    wrong("exit status after ctrl-c", code)
