@@ -1,12 +1,13 @@
 /* The command line of each shape of a VM is a file in tests/golden, one argument a line. After an
  * intended change: HUSK_GOLDEN_WRITE=1 meson test qemu_args. */
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+#include <cmocka.h>
 
 #include "base/str.h"
 #include "hyper/qemu_args.h"

@@ -198,8 +198,7 @@ static int on_snapshot(struct call *call, struct error **ret_error)
 
 static void linger_over(void *arg)
 {
-    struct keeper *k = arg;
-    loop_stop(k->loop);
+    keeper_stop(arg);
 }
 
 /* Clients that still read what their process wrote get some time. */
@@ -284,7 +283,7 @@ static void control_closed(struct conn *conn, const struct error *why, void *arg
     if (conn != k->control)
         return;
     k->control = NULL;
-    if (!k->asked)
+    if (!k->asked || k->stopping)
         loop_stop(k->loop);
 }
 
@@ -321,9 +320,8 @@ static void control_accept(int events, void *arg)
 
 static void orphaned(void *arg)
 {
-    struct keeper *k = arg;
     log_info("nobody has asked for a VM");
-    loop_stop(k->loop);
+    keeper_stop(arg);
 }
 
 void control_listen(struct keeper *k)

@@ -66,6 +66,7 @@ struct keeper *keeper_new(struct loop *loop, const char *vm, int listener)
     k->loop = loop;
     k->vm = xstrdup(vm);
     k->pod = xstrdup("");
+    k->ops = &hyper_qemu;
     k->listener = listener;
     k->exits_fd = open(EXITS_FILE, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (k->exits_fd < 0)
@@ -75,11 +76,20 @@ struct keeper *keeper_new(struct loop *loop, const char *vm, int listener)
     return k;
 }
 
+void keeper_stop(struct keeper *k)
+{
+    k->stopping = true;
+    if (k->control)
+        conn_close(k->control, false); /* control_closed() goes on */
+    else
+        loop_stop(k->loop);
+}
+
 void keeper_check_end(struct keeper *k)
 {
     bool vm_lives = k->asked && k->state != WIRE_VM_GONE;
-    if (k->dismissed && !vm_lives && !k->leaving)
-        loop_stop(k->loop);
+    if (k->dismissed && !k->stopping && !vm_lives && !k->leaving)
+        keeper_stop(k);
 }
 
 static void timers_free(struct keeper *k)
@@ -96,7 +106,7 @@ void keeper_free(struct keeper *k)
 {
     struct container *c, *c_next;
     struct exec *e, *e_next;
-    assert(!k->hyper && !k->guest && !k->requests);
+    assert(!k->hyper && !k->guest && !k->requests && !k->control);
     DL_FOREACH_SAFE(k->containers, c, c_next)
         container_free(c);
     DL_FOREACH_SAFE(k->execs, e, e_next)

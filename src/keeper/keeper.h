@@ -64,6 +64,7 @@ struct keeper {
     uint64_t connection;  /* counts them */
     struct timer *orphan;
     bool dismissed;
+    bool stopping;
     struct timer *linger;
 
     /* vm.c */
@@ -110,6 +111,8 @@ struct keeper {
 /* In the VM's directory; `listener` becomes the keeper's. */
 struct keeper *keeper_new(struct loop *loop, const char *vm, int listener);
 void keeper_free(struct keeper *k);
+/* Ends the loop, in a later turn. */
+void keeper_stop(struct keeper *k);
 /* Ends the process when nobody needs it any more. */
 void keeper_check_end(struct keeper *k);
 uint64_t realtime_ns(void);

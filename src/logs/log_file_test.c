@@ -1,4 +1,3 @@
-#include <cmocka.h>
 #include <fcntl.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -10,6 +9,8 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <cmocka.h>
 
 #include "base/str.h"
 #include "logs/log_file.h"
@@ -74,7 +75,7 @@ static void the_last_line_needs_no_newline(void **state)
 static void what_is_no_text_becomes_text(void **state)
 {
     struct log_file *log = log_new(0);
-    log_file_write(log, LOG_STDOUT, "\"\\\t\x01\xc3\xa4\xff\xed\xa0\x80\xf0\x9f\x98\x80\n", 17);
+    log_file_write(log, LOG_STDOUT, "\"\\\t\x01\xc3\xa4\xff\xed\xa0\x80\xf0\x9f\x98\x80\n", 15);
     assert_int_equal(log_file_close(log, NULL), 0);
     CLEANUP_FREE char *text = file_text(path);
     const char *want = "{\"log\":\"\\\"\\\\\\t\\u0001\xc3\xa4\\ufffd\\ufffd\\ufffd\\ufffd"

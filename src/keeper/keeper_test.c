@@ -1,0 +1,287 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/log.h"
+#include "base/str.h"
+#include "keeper/exits.h"
+#include "keeper/fixture.h"
+
+static char dir[] = "/tmp/husk-keeper-XXXXXX";
+
+static struct fixture *begin(void)
+{
+    static struct fixture f;
+    unlink(EXITS_FILE);
+    fixture_init(&f);
+    assert_int_equal(f.k->state, WIRE_VM_READY);
+    return &f;
+}
+
+static void exited(struct fixture *f, uint32_t stream, uint32_t code, const char *reason)
+{
+    struct wire_exited m = {.code = code, .reason = reason};
+    fixture_say(f, WIRE_EXITED, stream, &m);
+    fixture_agree(f); /* to CTR_CLEAR */
+}
+
+/* All that the keeper wrote to a client; it must have closed the socket if `ended`. */
+static char *client_read(int fd, bool ended)
+{
+    struct buf in = {0};
+    ssize_t n;
+    while ((n = recv(fd, buf_reserve(&in, 1 << 16), 1 << 16, MSG_DONTWAIT)) > 0)
+        in.len += (size_t)n;
+    assert_int_equal(n, ended ? 0 : -1);
+    return buf_take_str(&in);
+}
+
+static int attach(struct fixture *f, const char *ctr, enum wire_framing framing, bool detachable)
+{
+    int pair[2];
+    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+    struct client_spec spec = {.fd = pair[0], .framing = framing, .detachable = detachable};
+    assert_int_equal(container_attach(f->k, ctr, &spec, NULL), 0);
+    return pair[1];
+}
+
+static void count_record(const struct exit_record *r, void *arg)
+{
+    unsigned *codes = arg;
+    *codes = *codes * 1000 + r->code;
+}
+
+static void an_end_is_in_the_journal_and_in_the_state(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    unsigned codes = 0;
+    assert_int_equal(c->state, CONTAINER_RUNNING);
+    exited(f, c->stream->id, 7, "");
+    assert_int_equal(c->state, CONTAINER_ENDED);
+    assert_int_equal(c->code, 7);
+    exits_read(EXITS_FILE, count_record, &codes, NULL);
+    assert_int_equal(codes, 7);
+    fixture_done(f);
+}
+
+static void what_a_dead_vm_ran_has_ended(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    int client = fixture_exec(f, "e", "a", 0);
+    fixture_end_vm(f, "QEMU was killed by signal 9");
+    assert_int_equal(c->state, CONTAINER_ENDED);
+    assert_int_equal(c->code, CODE_VM_ENDED);
+    assert_string_equal(c->reason, "the VM ended: QEMU was killed by signal 9");
+    assert_null(exec_find(f->k, "e")->stream);
+    free(client_read(client, true));
+    close(client);
+    fixture_done(f);
+}
+
+static void unread_output_goes_to_the_first_who_attaches_even_late(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    fixture_say_data(f, WIRE_STDOUT, c->stream->id, "one\n", 4);
+    fixture_say_data(f, WIRE_STDERR, c->stream->id, "two\n", 4);
+    exited(f, c->stream->id, 0, "");
+    int client = attach(f, "a", WIRE_FRAMING_RAW, false);
+    fixture_turn(f);
+    CLEANUP_FREE char *text = client_read(client, true);
+    assert_string_equal(text, "one\ntwo\n");
+    int second = attach(f, "a", WIRE_FRAMING_RAW, false);
+    fixture_turn(f);
+    CLEANUP_FREE char *nothing = client_read(second, true);
+    assert_string_equal(nothing, "");
+    close(client);
+    close(second);
+    fixture_done(f);
+}
+
+static void who_attaches_before_the_start_sees_the_first_byte(void **state)
+{
+    struct fixture *f = begin();
+    int client = attach(f, "a", WIRE_FRAMING_RAW, false);
+    struct container *c = fixture_run(f, "a", 0, "");
+    fixture_say_data(f, WIRE_STDOUT, c->stream->id, "first", 5);
+    CLEANUP_FREE char *text = client_read(client, false);
+    assert_string_equal(text, "first");
+    close(client);
+    fixture_done(f);
+}
+
+static void a_command_that_cannot_run_says_so_to_its_client(void **state)
+{
+    struct fixture *f = begin();
+    int client = attach(f, "web", WIRE_FRAMING_RAW, false);
+    struct container *c = fixture_run(f, "web", 0, "");
+    exited(f, c->stream->id, 127, "cannot run 'x': not found");
+    fixture_turn(f);
+    CLEANUP_FREE char *text = client_read(client, true);
+    assert_string_equal(text, "husk: container 'web': cannot run 'x': not found\n");
+    close(client);
+    fixture_done(f);
+}
+
+static void credit_comes_back_only_as_the_slowest_client_reads(void **state)
+{
+    struct fixture *f = begin();
+    CLEANUP_FREE char *block = xcalloc(1, WIRE_DATA_MAX);
+    struct container *c = fixture_run(f, "a", 0, "");
+    int client = attach(f, "a", WIRE_FRAMING_RAW, false);
+    for (int i = 0; i < WIRE_WINDOW / WIRE_DATA_MAX; i++)
+        fixture_say_data(f, WIRE_STDOUT, c->stream->id, block, WIRE_DATA_MAX);
+    uint32_t stuck = c->stream->out[OUT_STDOUT].window;
+    assert_true(stuck < WIRE_WINDOW / 2 + WIRE_DATA_MAX);
+    for (int i = 0; i < 20; i++) {
+        free(client_read(client, false));
+        fixture_turn(f);
+    }
+    assert_true(c->stream->out[OUT_STDOUT].window > WIRE_WINDOW * 3 / 4 - 1);
+    close(client);
+    fixture_done(f);
+}
+
+static void a_guest_that_sends_more_than_it_may_is_ended(void **state)
+{
+    struct fixture *f = begin();
+    CLEANUP_FREE char *block = xcalloc(1, WIRE_WINDOW + 1);
+    struct container *c = fixture_run(f, "a", 0, "");
+    fixture_say_data(f, WIRE_STDOUT, c->stream->id, block, WIRE_WINDOW + 1);
+    assert_true(f->killed);
+    fixture_turn(f);
+    assert_string_equal(f->k->reason, "the guest sent more output than it was allowed to");
+    fixture_done(f);
+}
+
+static void the_detach_keys_detach_also_when_split_and_are_not_forwarded(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", WIRE_STDIN_OPEN | WIRE_TTY, "");
+    struct wire_credit credit = {.channel = WIRE_STDIN, .bytes = 1000};
+    int client = attach(f, "a", WIRE_FRAMING_RAW, true);
+    fixture_say(f, WIRE_CREDIT, c->stream->id, &credit);
+    assert_int_equal(write(client, "ab\x10", 3), 3);
+    fixture_turn(f);
+    assert_int_equal(c->stream->input_credit, 1000 - 2);
+    assert_int_equal(write(client, "c\x10", 2), 2);
+    fixture_turn(f);
+    assert_int_equal(c->stream->input_credit, 1000 - 4);
+    assert_int_equal(write(client, "\x11", 1), 1);
+    fixture_turn(f);
+    assert_int_equal(c->stream->input_credit, 1000 - 4);
+    assert_null(c->stream->clients);
+    assert_false(c->stream->input_ended);
+    free(client_read(client, true));
+    close(client);
+    fixture_done(f);
+}
+
+static void input_waits_for_credit_and_its_end_for_the_input(void **state)
+{
+    struct fixture *f = begin();
+    fixture_run(f, "a", 0, "");
+    int client = fixture_exec(f, "e", "a", WIRE_STDIN_OPEN);
+    struct stream *s = exec_find(f->k, "e")->stream;
+    struct wire_credit credit = {.channel = WIRE_STDIN, .bytes = 3};
+    assert_int_equal(write(client, "hello", 5), 5);
+    shutdown(client, SHUT_WR);
+    fixture_turn(f);
+    assert_false(s->input_ended);
+    fixture_say(f, WIRE_CREDIT, s->id, &credit);
+    fixture_turn(f);
+    assert_int_equal(s->input_credit, 0);
+    fixture_say(f, WIRE_CREDIT, s->id, &credit);
+    fixture_turn(f);
+    assert_int_equal(s->input_credit, 1);
+    assert_true(s->input_ended);
+    close(client);
+    fixture_done(f);
+}
+
+static void an_execs_input_ends_with_its_client(void **state)
+{
+    struct fixture *f = begin();
+    fixture_run(f, "a", 0, "");
+    int client = fixture_exec(f, "e", "a", WIRE_STDIN_OPEN);
+    struct stream *s = exec_find(f->k, "e")->stream;
+    struct wire_credit credit = {.channel = WIRE_STDIN, .bytes = 3};
+    fixture_say(f, WIRE_CREDIT, s->id, &credit);
+    close(client);
+    fixture_turn(f);
+    assert_null(s->clients);
+    assert_true(s->input_ended);
+    fixture_done(f);
+}
+
+static void a_request_twice_is_done_once(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    uint32_t before = f->k->guest_seq;
+    struct wire_run again = {.ctr = "a", .run = c->run};
+    struct wire_frame none = {.type = WIRE_RUN};
+    assert_int_equal(container_run(f->k, &none, &again, NULL), 0);
+    assert_int_equal(f->k->guest_seq, before);
+    again.run++;
+    assert_int_equal(container_run(f->k, &none, &again, NULL), -1);
+    fixture_done(f);
+}
+
+static void a_dropped_container_lets_go_of_its_disks(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    struct wire_drop drop = {.ctr = "a"};
+    assert_int_equal(container_drop(f->k, &drop, NULL), -1);
+    fixture_run(f, "b", 0, "");
+    exited(f, c->stream->id, 0, "");
+    assert_int_equal(container_drop(f->k, &drop, NULL), 0);
+    assert_null(container_find(f->k, "a"));
+    assert_non_null(f->k->disks); /* b has the same */
+    exited(f, container_find(f->k, "b")->stream->id, 0, "");
+    drop.ctr = "b";
+    assert_int_equal(container_drop(f->k, &drop, NULL), 0);
+    assert_null(f->k->disks);
+    fixture_done(f);
+}
+
+static int setup(void **state)
+{
+    log_open("test", LOG_LEVEL_ERROR);
+    return mkdtemp(dir) ? chdir(dir) : -1;
+}
+
+static int teardown(void **state)
+{
+    unlink(EXITS_FILE);
+    unlink("console.log");
+    return chdir("/") == 0 ? rmdir(dir) : -1;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(an_end_is_in_the_journal_and_in_the_state),
+        cmocka_unit_test(what_a_dead_vm_ran_has_ended),
+        cmocka_unit_test(unread_output_goes_to_the_first_who_attaches_even_late),
+        cmocka_unit_test(who_attaches_before_the_start_sees_the_first_byte),
+        cmocka_unit_test(a_command_that_cannot_run_says_so_to_its_client),
+        cmocka_unit_test(credit_comes_back_only_as_the_slowest_client_reads),
+        cmocka_unit_test(a_guest_that_sends_more_than_it_may_is_ended),
+        cmocka_unit_test(the_detach_keys_detach_also_when_split_and_are_not_forwarded),
+        cmocka_unit_test(input_waits_for_credit_and_its_end_for_the_input),
+        cmocka_unit_test(an_execs_input_ends_with_its_client),
+        cmocka_unit_test(a_request_twice_is_done_once),
+        cmocka_unit_test(a_dropped_container_lets_go_of_its_disks),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
