@@ -147,8 +147,6 @@ static const char *name_take(const char *name, struct reference *ref)
     const char *slash = strchr(name, '/');
     const char *path = name;
 
-    if (strlen(name) > REFERENCE_NAME_MAX)
-        return "its name is too long";
     if (slash && looks_like_domain(name, (size_t)(slash - name))) {
         ref->domain = xstrndup(name, (size_t)(slash - name));
         path = slash + 1;
@@ -163,6 +161,9 @@ static const char *name_take(const char *name, struct reference *ref)
         return "its name is not made of letters, digits and single separators";
     bool official = strcmp(ref->domain, DEFAULT_HOST) == 0 && !strchr(path, '/');
     ref->path = str_printf("%s%s", official ? DEFAULT_PATH : "", path);
+    /* With what was added, or the full form would not be a name any more. */
+    if (strlen(ref->domain) + 1 + strlen(ref->path) > REFERENCE_NAME_MAX)
+        return "its name is too long";
     return NULL;
 }
 

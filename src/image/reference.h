@@ -2,6 +2,7 @@
  *
  *      reference   = name [":" tag] ["@" digest]
  *      name        = [domain "/"] component {"/" component}          at most 255 characters
+ *                    with the default domain
  *      domain      = (word {"." word} | "[" IPv6 "]") [":" port]
  *      component   = lower-case letters and digits, joined by ".", "_", "__" or hyphens
  *      tag         = a letter, digit or "_", then at most 127 of these, "." and "-"
