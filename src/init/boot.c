@@ -29,7 +29,6 @@ enum {
     MODULE_LIST_MAX = 16 << 10,
     ENTROPY_MAX = 512,
     FDS_MAX = 65536,              /* of husk-init: a few for each process */
-    FDS_SOFT = 1024,              /* of containers, as usual on Linux */
     MEMORY_RESERVE = 24 << 20,    /* kept from containers, for the kernel and husk-init */
     THREADS_RESERVE = 128,        /* same, in tasks */
     POWER_OFF_DEADLINE_MS = 5000, /* for everything to die and unmount */
@@ -60,7 +59,7 @@ static void root_cover(void)
 
 void boot_mounts(void)
 {
-    struct rlimit fds = {FDS_SOFT, FDS_MAX};
+    struct rlimit fds = {FDS_MAX, FDS_MAX};
 
     umask(022);
     root_cover();
@@ -70,7 +69,9 @@ void boot_mounts(void)
                   mounts[i].options) < 0)
             say(LOG_ERR, "mount of %s: %s", mounts[i].path, strerror(errno));
     }
-    fds.rlim_cur = FDS_MAX;
+    /* Whatever the kernel gave: descriptors 0 to 2 must not become those of a pipe. */
+    for (int fd = 0; fd >= 0 && fd < 3;)
+        fd = open("/dev/null", O_RDWR);
     setrlimit(RLIMIT_NOFILE, &fds);
     file_write("/proc/self/oom_score_adj", "-1000");
 }

@@ -1,1 +1,56 @@
-static inline void container_disks_changed(void) {}
+/* The containers of the guest.
+ *
+ *     WAITING   for its disks; the request CTR_START is not answered yet
+ *     STARTING  its first process makes its root
+ *     RUNNING   its first process runs the program
+ *     ENDED     that process is gone, and with it the namespaces and mounts
+ *
+ * A container is known until CTR_CLEAR; a start that was refused leaves none behind.
+ */
+#ifndef HUSK_INIT_CONTAINER_H
+#define HUSK_INIT_CONTAINER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "init/poll.h"
+#include "proto/wire.h"
+
+enum container_state { CONTAINER_WAITING, CONTAINER_STARTING, CONTAINER_RUNNING, CONTAINER_ENDED };
+
+struct container {
+    struct container *next;
+    enum container_state state;
+    uint8_t *payload; /* of the request: `start` points into it */
+    struct wire_ctr_start start;
+    uint32_t stream; /* of its first process */
+    char *image_device, *layer_device;
+    int group;            /* its cgroup's directory */
+    int pidfd;            /* of its first process */
+    struct alarm alarm;   /* WAITING: the next look for disks; ENDED: the next try */
+    uint64_t deadline_ms; /* of what it waits for */
+    uint32_t clear_seq;   /* of a CTR_CLEAR that is under way */
+};
+
+/* What POD_SETUP said. */
+struct pod {
+    char *hostname;
+    char **hosts, **resolv;
+};
+extern struct pod pod;
+
+void pod_setup(const struct wire_pod_setup *message);
+/* Ends and clears every container; answers `seq` when that is done. */
+void pod_clear(uint32_t seq);
+
+void container_start(const struct wire_frame *frame, uint32_t seq);
+void container_exec(const struct wire_frame *frame, const struct wire_exec *message);
+void container_clear(const struct wire_ctr_clear *message);
+
+/* Its first process was reaped, after a refusal or after it had run. */
+void container_ended(struct container *c, bool refused);
+const char *container_hostname(const struct container *c);
+/* News of disks. */
+void container_disks_changed(void);
+
+#endif

@@ -25,7 +25,7 @@ enum {
     PORT_IN_KEEP = 512 << 10,   /* a larger buffer is freed when empty */
     PORT_QUEUE_MAX = 1 << 20,   /* of messages: then the keeper's are not read either */
     PORT_SPLICE_MIN = 16 << 10, /* less is copied: it costs fewer system calls */
-    PORT_DEADLINE_MS = 10000, /* for it to appear at boot */
+    PORT_DEADLINE_MS = 10000,   /* for it to appear at boot */
     PORT_PIPE_SIZE = 2 * WIRE_DATA_MAX,
 };
 

@@ -1,11 +1,75 @@
+/* A process that the keeper asked for: its stdio, its credit and its end.
+ *
+ * It lives from the request until EXITED was sent (or the request refused): after the process
+ * itself ended, its output is still to be delivered. What a pipe holds when the process has ended
+ * is sent; a grandchild that keeps the pipe open does not keep us waiting.
+ */
 #ifndef HUSK_INIT_PROCESS_H
 #define HUSK_INIT_PROCESS_H
+
 #include <stdbool.h>
-static inline void process_reap(void)
-{
-}
-static inline bool process_pump(void)
-{
-    return false;
-}
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/buf.h"
+#include "init/launch.h"
+#include "init/poll.h"
+
+struct container;
+struct process;
+
+struct channel {
+    struct source source; /* the pipe or terminal that is read */
+    struct process *process;
+    unsigned type;   /* WIRE_STDOUT or WIRE_STDERR */
+    uint32_t credit; /* that the keeper granted */
+    bool readable;   /* since the last EAGAIN */
+    bool finished;   /* its end was sent */
+};
+
+struct process {
+    struct process *next;
+    uint32_t stream;
+    uint32_t seq;                /* of the request; answered when it runs */
+    pid_t pid;                   /* 0: reaped */
+    struct container *container; /* NULL: the guest itself */
+    bool first;                  /* of its container: PID 1 there */
+    struct channel out, err;
+    struct source status; /* what launch.h tells; closed at exec */
+    struct source input;  /* the other end of stdin; -1 for a terminal: that is out's */
+    struct buf pending;   /* input that the process has not taken yet */
+    uint32_t window;      /* input that the keeper may still send */
+    uint32_t owed;        /* input that was taken and is not granted again yet */
+    uint64_t oom_before;  /* processes of the container killed for memory until it began */
+    bool tty, input_ended, refused, discard, oom;
+    uint32_t rows, cols;       /* of the terminal */
+    int wait_status;           /* of waitpid(), once pid is 0 */
+    struct launch_status told; /* why it could not be run */
+};
+
+/* Starts a process as `launch` says; the request `seq` is answered when it runs, or is refused. */
+int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
+                  struct error **ret_error);
+struct process *process_find(uint32_t stream);
+/* True while the container has processes that the keeper has not seen the end of. */
+bool process_any(const struct container *container);
+/* True while any process lives: of the container, or (NULL) at all. */
+bool process_alive(const struct container *container);
+
+void process_stdin(struct process *p, const uint8_t *data, size_t size);
+void process_credit(struct process *p, unsigned channel, uint32_t bytes);
+void process_resize(struct process *p, uint32_t rows, uint32_t cols);
+int process_signal(struct process *p, int signal, bool all, struct error **ret_error);
+
+/* The output of a container's processes (NULL: of all) is of no interest any more. */
+void process_discard(const struct container *container);
+/* A new keeper has granted nothing yet. */
+void process_forget_credit(void);
+
+/* Collects the dead; called at SIGCHLD. */
+void process_reap(void);
+/* Sends output while the port takes it: true if there is more to do at once. */
+bool process_pump(void);
+
 #endif

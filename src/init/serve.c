@@ -1,9 +1,12 @@
 #include "init/serve.h"
 
-#include <sys/wait.h>
+#include <syslog.h>
 
 #include "base/str.h"
 #include "init/boot.h"
+#include "init/container.h"
+#include "init/process.h"
+#include "init/util.h"
 
 void serve_say(int level, const char *line)
 {
@@ -22,7 +25,49 @@ static void serve_pod_setup(const struct wire_frame *frame, const void *message)
     const struct wire_pod_setup *m = message;
     clock_set_ns(m->time_ns);
     entropy_add(m->entropy.data, m->entropy.size);
+    pod_setup(m);
     serve_reply(m->seq, NULL);
+}
+
+static void serve_ctr_start(const struct wire_frame *frame, const void *message)
+{
+    container_start(frame, ((const struct wire_ctr_start *)message)->seq);
+}
+
+static void serve_exec(const struct wire_frame *frame, const void *message)
+{
+    container_exec(frame, message);
+}
+
+static void serve_signal(const struct wire_frame *frame, const void *message)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    const struct wire_signal *m = message;
+    struct process *p = process_find(frame->stream);
+
+    if (p)
+        process_signal(p, (int)m->signal, m->all, &error);
+    else
+        error_set(&error, ERROR_NOT_FOUND, 0, "stream %u has no process", frame->stream);
+    serve_reply(m->seq, error);
+}
+
+static void serve_resize(const struct wire_frame *frame, const void *message)
+{
+    const struct wire_resize *m = message;
+    struct process *p = process_find(frame->stream);
+    if (p && p->tty)
+        process_resize(p, m->rows, m->cols);
+}
+
+static void serve_ctr_clear(const struct wire_frame *frame, const void *message)
+{
+    container_clear(message);
+}
+
+static void serve_pod_clear(const struct wire_frame *frame, const void *message)
+{
+    pod_clear(((const struct wire_pod_clear *)message)->seq);
 }
 
 static void serve_power_off(const struct wire_frame *frame, const void *message)
@@ -35,24 +80,46 @@ static void serve_set_time(const struct wire_frame *frame, const void *message)
     clock_set_ns(((const struct wire_set_time *)message)->time_ns);
 }
 
-/* Handlers of messages that have fields, and of those that are bare bytes. */
+/* Credit and input of a process that has just ended may cross its EXITED. */
+static void serve_credit(const struct wire_frame *frame, const void *message)
+{
+    const struct wire_credit *m = message;
+    struct process *p = process_find(frame->stream);
+    if (p)
+        process_credit(p, m->channel, m->bytes);
+}
+
+static void serve_stdin(const struct wire_frame *frame, const void *message)
+{
+    struct process *p = process_find(frame->stream);
+    if (p)
+        process_stdin(p, frame->payload, frame->length);
+}
+
 static const struct {
     unsigned type;
     void (*serve)(const struct wire_frame *frame, const void *message);
 } handlers[] = {
-    {WIRE_POD_SETUP, serve_pod_setup},
-    {WIRE_POWER_OFF, serve_power_off},
+    {WIRE_STDIN, serve_stdin},         {WIRE_CREDIT, serve_credit},
+    {WIRE_POD_SETUP, serve_pod_setup}, {WIRE_CTR_START, serve_ctr_start},
+    {WIRE_EXEC, serve_exec},           {WIRE_SIGNAL, serve_signal},
+    {WIRE_RESIZE, serve_resize},       {WIRE_CTR_CLEAR, serve_ctr_clear},
+    {WIRE_POD_CLEAR, serve_pod_clear}, {WIRE_POWER_OFF, serve_power_off},
     {WIRE_SET_TIME, serve_set_time},
 };
 
 static void serve_frame(const struct wire_frame *frame)
 {
     union {
+        struct wire_credit credit;
         struct wire_pod_setup pod_setup;
         struct wire_ctr_start ctr_start;
         struct wire_exec exec;
         struct wire_signal signal;
-        uint8_t any[512];
+        struct wire_resize resize;
+        struct wire_ctr_clear ctr_clear;
+        struct wire_pod_clear pod_clear;
+        struct wire_set_time set_time;
     } message;
     CLEANUP_ERROR struct error *error = NULL;
 
@@ -62,13 +129,11 @@ static void serve_frame(const struct wire_frame *frame)
         if (wire_get(frame, &message, &error) == 0)
             handlers[i].serve(frame, &message);
         else
-            serve_say(3, error->message);
+            say(LOG_ERR, "%s", error->message);
         wire_clear(frame->type, &message);
+        return;
     }
+    say(LOG_WARNING, "message %u is not for a guest", frame->type);
 }
 
-static void serve_greeted(void)
-{
-}
-
-const struct port_ops serve_ops = {serve_frame, serve_greeted};
+const struct port_ops serve_ops = {serve_frame, process_forget_credit};

@@ -10,7 +10,16 @@ import time
 import wire
 
 BUILD = os.environ.get("HUSK_BUILD") or os.path.join(wire.HERE, "..", "..", "build")
-APPEND = "console=ttyS0 quiet panic=-1 tsc=reliable no_timer_check random.trust_cpu=on"
+APPEND = "console=ttyS0 quiet panic=-1 random.trust_cpu=on tsc=reliable"
+
+
+def tsc_khz():
+    """microvm under TCG has no clock that the kernel could measure the TSC with; it is the host's."""
+    for line in open("/proc/cpuinfo"):
+        if line.startswith("cpu MHz"):
+            return int(float(line.split(":")[1]) * 1000)
+    return 1000000
+
 
 MACHINES = {
     "q35": (["-machine", "q35,accel=tcg", "-device", "virtio-serial-pci"], "pci"),
@@ -44,15 +53,13 @@ class Guest:
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
             "-display", "none", "-cpu", "max", "-m", str(memory), "-smp", str(cpus), *args,
             "-kernel", f"{BUILD}/guest/vmlinux", "-initrd", f"{BUILD}/guest/initramfs.cpio",
-            "-append", APPEND, "-serial", f"file:{self.dir}/console",
-            "-add-fd", f"fd={theirs.fileno()},set=1" , "-chardev",
-            f"socket,id=agent,fd={theirs.fileno()}",
+            "-append", APPEND + (f" tsc_early_khz={tsc_khz()}" if machine == "microvm" else ""),
+            "-serial", f"file:{self.dir}/console",
+            "-chardev", f"socket,id=agent,fd={theirs.fileno()}",
             "-device", "virtserialport,chardev=agent,name=husk.agent",
             "-object", "rng-random,id=rng,filename=/dev/urandom",
             "-device", f"virtio-rng-{bus},rng=rng", *extra,
         ]
-        command = [a for i, a in enumerate(command)
-                   if a != "-add-fd" and (i == 0 or command[i - 1] != "-add-fd")]
         scsi = False
         for n, (name, path, read_only) in enumerate(disks):
             ro = "on" if read_only else "off"

@@ -1,0 +1,343 @@
+#include "init/container.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "init/cgroup.h"
+#include "init/disk.h"
+#include "init/process.h"
+#include "init/serve.h"
+#include "init/util.h"
+
+enum {
+    CONTAINERS_MAX = 256,
+    DISK_DEADLINE_MS = 10000, /* for a disk to appear */
+    DISK_LOOK_MS = 500,       /* without news, then the hosts are asked */
+    CLEAR_DEADLINE_MS = 5000, /* for an ended container's mounts to go */
+    CLEAR_LOOK_MS = 2,
+};
+
+struct pod pod;
+
+static struct container *containers;
+static uint32_t pod_clear_seq; /* 0: none is under way */
+static struct alarm pod_alarm;
+static uint64_t pod_deadline_ms;
+
+/* ---- the table ------------------------------------------------------------------------------ */
+
+static struct container *container_find(const char *id)
+{
+    for (struct container *c = containers; c; c = c->next)
+        if (str_eq(c->start.ctr, id))
+            return c;
+    return NULL;
+}
+
+/* It is part of paths. */
+static bool id_valid(const char *id)
+{
+    return *id && strlen(id) <= 64 && !id[strspn(id, "0123456789abcdef")];
+}
+
+static void container_free(struct container *c)
+{
+    struct container **at = &containers;
+    while (*at != c)
+        at = &(*at)->next;
+    *at = c->next;
+    alarm_unset(&c->alarm);
+    cgroup_remove(c->start.ctr);
+    fd_closep(&c->group);
+    fd_closep(&c->pidfd);
+    wire_clear(WIRE_CTR_START, &c->start);
+    free(c->payload);
+    free(c->image_device);
+    free(c->layer_device);
+    free(c);
+}
+
+const char *container_hostname(const struct container *c)
+{
+    return str_or(c->start.hostname, str_or(pod.hostname, "husk"));
+}
+
+/* ---- start ---------------------------------------------------------------------------------- */
+
+static int container_run(struct container *c, struct error **ret_error)
+{
+    const struct wire_ctr_start *s = &c->start;
+    struct launch launch = {.container = c,
+                            .first = true,
+                            .argv = s->argv,
+                            .env = s->env,
+                            .cwd = s->cwd,
+                            .user = s->user,
+                            .groups = s->groups,
+                            .flags = s->flags,
+                            .rows = s->rows,
+                            .cols = s->cols};
+
+    c->group = cgroup_new(s->ctr, s->memory_max_bytes, s->pids_max, ret_error);
+    if (c->group < 0)
+        return -1;
+    c->state = CONTAINER_STARTING;
+    return process_start(&launch, c->stream, s->seq, ret_error);
+}
+
+static void container_refuse(struct container *c, const struct error *error)
+{
+    serve_reply(c->start.seq, error);
+    container_free(c);
+}
+
+/* Runs it if its disks are there, else waits on. */
+static void container_look(struct container *c)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+
+    if (!c->image_device)
+        c->image_device = disk_find(c->start.image_disk);
+    if (!c->layer_device)
+        c->layer_device = disk_find(c->start.layer_disk);
+    if (c->image_device && c->layer_device) {
+        alarm_unset(&c->alarm);
+        if (container_run(c, &error) < 0)
+            container_refuse(c, error);
+    } else if (now_ms() >= c->deadline_ms) {
+        error_set(&error, ERROR_TIMEOUT, 0, "disk '%s' did not appear within %d seconds",
+                  c->image_device ? c->start.layer_disk : c->start.image_disk,
+                  DISK_DEADLINE_MS / 1000);
+        container_refuse(c, error);
+    }
+}
+
+static void container_alarm(struct alarm *alarm)
+{
+    struct container *c = (struct container *)((char *)alarm - offsetof(struct container, alarm));
+    disk_rescan();
+    alarm_set(&c->alarm, DISK_LOOK_MS, container_alarm);
+    container_look(c);
+}
+
+void container_disks_changed(void)
+{
+    for (struct container *c = containers, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONTAINER_WAITING)
+            container_look(c);
+    }
+}
+
+static int start_check(const struct wire_ctr_start *m, uint32_t stream, struct error **ret_error)
+{
+    size_t count = 0;
+    for (const struct container *c = containers; c; c = c->next)
+        if (++count == CONTAINERS_MAX)
+            return error_set(ret_error, ERROR_LIMIT, 0, "a guest can have at most %d containers",
+                             CONTAINERS_MAX);
+    if (!id_valid(m->ctr))
+        return error_set(ret_error, ERROR_INVALID, 0, "container id '%s' is malformed", m->ctr);
+    if (container_find(m->ctr))
+        return error_set(ret_error, ERROR_EXISTS, 0, "container '%s' is there already", m->ctr);
+    if (!stream || process_find(stream))
+        return error_set(ret_error, ERROR_EXISTS, 0, "stream %u is in use", stream);
+    if (!m->argv || !m->argv[0])
+        return error_set(ret_error, ERROR_INVALID, 0, "container '%s' has no command", m->ctr);
+    if (disk_check(m->image_disk, ret_error) < 0)
+        return -1;
+    return disk_check(m->layer_disk, ret_error);
+}
+
+void container_start(const struct wire_frame *frame, uint32_t seq)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    struct container *c = xcalloc(1, sizeof(*c));
+    struct wire_frame copy = *frame;
+
+    c->payload = xmemdup(frame->payload, frame->length);
+    copy.payload = c->payload;
+    c->stream = frame->stream;
+    c->group = c->pidfd = -1;
+    if (wire_get(&copy, &c->start, &error) < 0 ||
+        start_check(&c->start, frame->stream, &error) < 0) {
+        serve_reply(seq, error);
+        wire_clear(WIRE_CTR_START, &c->start);
+        free(c->payload);
+        free(c);
+        return;
+    }
+    c->next = containers;
+    containers = c;
+    c->deadline_ms = now_ms() + DISK_DEADLINE_MS;
+    alarm_set(&c->alarm, DISK_LOOK_MS, container_alarm);
+    container_look(c);
+}
+
+/* ---- exec ----------------------------------------------------------------------------------- */
+
+static int exec_start(uint32_t stream, const struct wire_exec *m, struct error **ret_error)
+{
+    struct container *c = *m->ctr ? container_find(m->ctr) : NULL;
+
+    if (*m->ctr && !c)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%s' is not in this guest",
+                         m->ctr);
+    if (c && (c->state != CONTAINER_RUNNING))
+        return error_set(ret_error, ERROR_STATE, 0, "container '%s' is not running", m->ctr);
+    if (!stream || process_find(stream))
+        return error_set(ret_error, ERROR_EXISTS, 0, "stream %u is in use", stream);
+    if (!m->argv || !m->argv[0])
+        return error_set(ret_error, ERROR_INVALID, 0, "no command");
+
+    /* What the request does not say is as in the container. */
+    CLEANUP_STRV char **env = c ? strv_copy(c->start.env) : NULL;
+    STRV_FOREACH(s, m->env)
+        strv_push(&env, *s);
+    struct launch launch = {.container = c,
+                            .argv = m->argv,
+                            .env = (const char *const *)env,
+                            .cwd = str_or(m->cwd, c ? c->start.cwd : ""),
+                            .user = str_or(m->user, c ? c->start.user : ""),
+                            .groups = c && !*m->user ? c->start.groups : NULL,
+                            .flags = m->flags,
+                            .rows = m->rows,
+                            .cols = m->cols};
+    return process_start(&launch, stream, m->seq, ret_error);
+}
+
+void container_exec(const struct wire_frame *frame, const struct wire_exec *message)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    if (exec_start(frame->stream, message, &error) < 0)
+        serve_reply(message->seq, error);
+}
+
+/* ---- end ------------------------------------------------------------------------------------ */
+
+void container_ended(struct container *c, bool refused)
+{
+    c->state = CONTAINER_ENDED;
+    fd_closep(&c->pidfd);
+    if (refused)
+        container_free(c);
+}
+
+/* Its namespaces are gone when the last of its processes was reaped: all that may lag is the
+ * kernel letting go of the disks. */
+static bool container_clean(struct container *c)
+{
+    return !process_alive(c) && cgroup_remove(c->start.ctr) && disk_free(c->layer_device);
+}
+
+static void clear_look(struct alarm *alarm)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    struct container *c = (struct container *)((char *)alarm - offsetof(struct container, alarm));
+    uint32_t seq = c->clear_seq;
+
+    if (container_clean(c) && !process_any(c)) {
+        container_free(c);
+        serve_reply(seq, NULL);
+    } else if (now_ms() < c->deadline_ms) {
+        alarm_set(alarm, CLEAR_LOOK_MS, clear_look);
+    } else {
+        c->clear_seq = 0;
+        error_set(&error, ERROR_BUSY, 0, "the root of container '%s' is still in use",
+                  c->start.ctr);
+        serve_reply(seq, error);
+    }
+}
+
+void container_clear(const struct wire_ctr_clear *message)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    struct container *c = container_find(message->ctr);
+
+    if (!c)
+        error_set(&error, ERROR_NOT_FOUND, 0, "container '%s' is not in this guest", message->ctr);
+    else if (c->state != CONTAINER_ENDED)
+        error_set(&error, ERROR_STATE, 0, "container '%s' has not ended", message->ctr);
+    else if (c->clear_seq)
+        error_set(&error, ERROR_BUSY, 0, "container '%s' is being cleared", message->ctr);
+    if (error) {
+        serve_reply(message->seq, error);
+        return;
+    }
+    process_discard(c);
+    c->clear_seq = message->seq;
+    c->deadline_ms = now_ms() + CLEAR_DEADLINE_MS;
+    clear_look(&c->alarm);
+}
+
+/* ---- the pod -------------------------------------------------------------------------------- */
+
+static void pod_forget(void)
+{
+    free(pod.hostname);
+    strv_free(pod.hosts);
+    strv_free(pod.resolv);
+    pod = (struct pod){0};
+}
+
+void pod_setup(const struct wire_pod_setup *message)
+{
+    pod_forget();
+    pod.hostname = xstrdup(str_or(message->hostname, "husk"));
+    pod.hosts = strv_copy(message->hosts);
+    pod.resolv = strv_copy(message->resolv);
+    if (sethostname(pod.hostname, strnlen(pod.hostname, 64)) < 0)
+        say(4, "the hostname '%s' cannot be set", pod.hostname);
+}
+
+/* Takes away what is clean; true if nothing is left. */
+static bool pod_sweep(void)
+{
+    for (struct container *c = containers, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONTAINER_ENDED && !process_any(c) && container_clean(c))
+            container_free(c);
+    }
+    return !containers && !process_alive(NULL);
+}
+
+static void pod_look(struct alarm *alarm)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    uint32_t seq = pod_clear_seq;
+
+    cgroup_kill_all();
+    if (!pod_sweep()) {
+        if (now_ms() < pod_deadline_ms) {
+            alarm_set(alarm, CLEAR_LOOK_MS, pod_look);
+            return;
+        }
+        error_set(&error, ERROR_BUSY, 0, "something of the pod does not end");
+    }
+    pod_clear_seq = 0;
+    serve_reply(seq, error);
+}
+
+void pod_clear(uint32_t seq)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+
+    if (pod_clear_seq) {
+        error_set(&error, ERROR_BUSY, 0, "the pod is being cleared");
+        serve_reply(seq, error);
+        return;
+    }
+    error_set(&error, ERROR_CANCELLED, 0, "the pod is being cleared");
+    for (struct container *c = containers, *next; c; c = next) {
+        next = c->next;
+        if (c->state == CONTAINER_WAITING)
+            container_refuse(c, error);
+    }
+    process_discard(NULL);
+    pod_forget();
+    pod_clear_seq = seq;
+    pod_deadline_ms = now_ms() + CLEAR_DEADLINE_MS;
+    pod_look(&pod_alarm);
+}

@@ -1,0 +1,103 @@
+#include "init/disk.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "init/util.h"
+
+#define VIRTIO "virtio:"
+#define SCSI   "scsi:"
+
+enum { SERIAL_MAX = 20, LUN_MAX = 16383 }; /* of virtio-blk and virtio-scsi */
+
+int disk_check(const char *name, struct error **ret_error)
+{
+    uint64_t lun;
+    if (str_starts(name, SCSI) && str_to_u64(name + strlen(SCSI), 0, LUN_MAX, &lun))
+        return 0;
+    if (str_starts(name, VIRTIO) && name[strlen(VIRTIO)] &&
+        strlen(name + strlen(VIRTIO)) <= SERIAL_MAX)
+        return 0;
+    return error_set(ret_error, ERROR_INVALID, 0,
+                     "disk '%s' is neither 'virtio:SERIAL' nor 'scsi:LUN'", name);
+}
+
+/* The first entry of a directory that `matches`; its name is owned. */
+static char *entry_find(const char *dir, bool (*matches)(const char *entry, const char *wanted),
+                        const char *wanted)
+{
+    DIR *d = opendir(dir);
+    char *found = NULL;
+    for (struct dirent *e = d ? readdir(d) : NULL; e && !found; e = readdir(d))
+        if (e->d_name[0] != '.' && matches(e->d_name, wanted))
+            found = xstrdup(e->d_name);
+    if (d)
+        closedir(d);
+    return found;
+}
+
+static bool serial_matches(const char *entry, const char *serial)
+{
+    if (!str_starts(entry, "vd"))
+        return false;
+    CLEANUP_FREE char *path = str_printf("/sys/block/%s/serial", entry);
+    CLEANUP_FREE char *text = file_read(path, SERIAL_MAX + 2);
+    size_t size = text ? strcspn(text, "\n") : 0;
+    return text && size == strlen(serial) && memcmp(text, serial, size) == 0;
+}
+
+/* Entries of /sys/class/scsi_disk are HOST:CHANNEL:TARGET:LUN. */
+static bool lun_matches(const char *entry, const char *lun)
+{
+    const char *own = strrchr(entry, ':');
+    return own && str_eq(own + 1, lun);
+}
+
+static bool any(const char *entry, const char *wanted)
+{
+    return true;
+}
+
+char *disk_find(const char *name)
+{
+    CLEANUP_FREE char *block = NULL;
+    if (str_starts(name, VIRTIO)) {
+        block = entry_find("/sys/block", serial_matches, name + strlen(VIRTIO));
+    } else {
+        CLEANUP_FREE char *disk =
+            entry_find("/sys/class/scsi_disk", lun_matches, name + strlen(SCSI));
+        CLEANUP_FREE char *dir =
+            disk ? str_printf("/sys/class/scsi_disk/%s/device/block", disk) : NULL;
+        block = dir ? entry_find(dir, any, NULL) : NULL;
+    }
+    char *path = block ? str_printf("/dev/%s", block) : NULL;
+    if (path && access(path, F_OK) == 0)
+        return path;
+    free(path);
+    return NULL;
+}
+
+/* The scan waits for the host, so a child does it; nobody asks how it ended. */
+void disk_rescan(void)
+{
+    if (fork() != 0)
+        return;
+    for (int host = 0; host < 4; host++) {
+        char path[64];
+        snprintf(path, sizeof(path), "/sys/class/scsi_host/host%d/scan", host);
+        file_write(path, "- - -");
+    }
+    _exit(0);
+}
+
+bool disk_free(const char *device)
+{
+    CLEANUP_FD int fd = open(device, O_RDONLY | O_EXCL | O_CLOEXEC);
+    return fd >= 0 || errno != EBUSY;
+}

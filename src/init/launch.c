@@ -1,0 +1,321 @@
+#include "init/launch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <linux/capability.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "init/container.h"
+#include "init/root.h"
+#include "init/user.h"
+#include "init/util.h"
+
+#define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+enum {
+    NOT_FOUND = 127, /* what shells answer */
+    NOT_EXECUTABLE = 126,
+    ROWS_DEFAULT = 24,
+    COLS_DEFAULT = 80,
+    FDS_SOFT = 1024, /* as usual on Linux */
+    FDS_HARD = 524288,
+    ACCOUNTS_MAX = 1 << 20, /* bytes read of /etc/passwd and /etc/group */
+};
+
+/* Docker's default set: what a root of a container keeps. */
+#define CAP(name) (1ULL << CAP_##name)
+static const uint64_t capabilities = CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FSETID) | CAP(FOWNER) |
+                                     CAP(MKNOD) | CAP(NET_RAW) | CAP(SETGID) | CAP(SETUID) |
+                                     CAP(SETFCAP) | CAP(SETPCAP) | CAP(NET_BIND_SERVICE) |
+                                     CAP(SYS_CHROOT) | CAP(KILL) | CAP(AUDIT_WRITE);
+
+static int status_fd;
+
+/* ---- telling the parent --------------------------------------------------------------------- */
+
+static void status_send(const struct launch_status *status, int fd)
+{
+    char control[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec iov = {.iov_base = (void *)(uintptr_t)status, .iov_len = sizeof(*status)};
+    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (fd >= 0) {
+        message.msg_control = control;
+        message.msg_controllen = sizeof(control);
+        struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+        c->cmsg_level = SOL_SOCKET;
+        c->cmsg_type = SCM_RIGHTS;
+        c->cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(c), &fd, sizeof(int));
+    }
+    while (sendmsg(status_fd, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
+        ;
+}
+
+_Noreturn static void refuse(const struct error *error)
+{
+    struct launch_status status = {
+        .report = LAUNCH_REFUSED, .kind = error->kind, .err = error->err};
+    snprintf(status.text, sizeof(status.text), "%s", error->message);
+    status_send(&status, -1);
+    _exit(NOT_EXECUTABLE);
+}
+
+_Noreturn __attribute__((format(printf, 2, 3))) static void cannot_run(int code, const char *format,
+                                                                       ...)
+{
+    struct launch_status status = {.report = LAUNCH_CANNOT_RUN, .code = code};
+    va_list ap;
+    va_start(ap, format);
+    vsnprintf(status.text, sizeof(status.text), format, ap);
+    va_end(ap);
+    status_send(&status, -1);
+    _exit(code);
+}
+
+/* ---- steps ---------------------------------------------------------------------------------- */
+
+/* Nothing of husk-init's own may be seen or kept by what comes now. */
+static void shed(void)
+{
+    struct rlimit fds = {FDS_SOFT, FDS_HARD};
+    sigset_t none;
+
+    /* Until exec, others in the container must not look into this process. */
+    prctl(PR_SET_DUMPABLE, 0);
+    file_write("/proc/self/oom_score_adj", "0");
+    for (int s = 1; s < NSIG; s++)
+        signal(s, SIG_DFL);
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
+    setrlimit(RLIMIT_NOFILE, &fds);
+    setsid();
+}
+
+static int namespaces_join(const struct launch *l, struct error **ret_error)
+{
+    if (!l->container || l->first)
+        return 0;
+    if (setns(l->container->pidfd, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
+        return error_set(ret_error, ERROR_STATE, errno, "container '%s' cannot be joined",
+                         l->container->start.ctr);
+    return 0;
+}
+
+static int root_make(const struct launch *l, struct error **ret_error)
+{
+    if (!l->first)
+        return 0;
+    const struct container *c = l->container;
+    const char *hostname = container_hostname(c);
+    struct root root = {.image_device = c->image_device,
+                        .layer_device = c->layer_device,
+                        .hostname = hostname,
+                        .hosts = (const char *const *)pod.hosts,
+                        .resolv = (const char *const *)pod.resolv};
+
+    if (sethostname(hostname, strlen(hostname)) < 0)
+        return error_set(ret_error, ERROR_INVALID, errno, "hostname '%s'", hostname);
+    /* After the process is in its cgroup, so that this is the root that it sees. */
+    if (unshare(CLONE_NEWCGROUP) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "a cgroup namespace");
+    return root_enter(&root, ret_error);
+}
+
+/* A terminal of the container's own devpts; its other end goes to husk-init. */
+static int terminal_open(const struct launch *l, struct error **ret_error)
+{
+    struct launch_status status = {.report = LAUNCH_TERMINAL};
+    struct winsize size = {.ws_row = (unsigned short)(l->rows ? l->rows : ROWS_DEFAULT),
+                           .ws_col = (unsigned short)(l->cols ? l->cols : COLS_DEFAULT)};
+    int unlock = 0, number = 0;
+    char path[32];
+
+    CLEANUP_FD int master = open("/dev/ptmx", O_RDWR | O_NOCTTY | O_CLOEXEC | O_NONBLOCK);
+    if (master < 0 || ioctl(master, TIOCSPTLCK, &unlock) < 0 ||
+        ioctl(master, TIOCGPTN, &number) < 0 || ioctl(master, TIOCSWINSZ, &size) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "a terminal");
+    snprintf(path, sizeof(path), "/dev/pts/%d", number);
+    CLEANUP_FD int slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
+    if (slave < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "terminal '%s'", path);
+    status_send(&status, master);
+    for (int fd = 0; fd < 3; fd++)
+        dup2(slave, fd);
+    return l->first ? root_console(path, ret_error) : 0;
+}
+
+static int stdio_open(const struct launch *l, const struct launch_fds *fds,
+                      struct error **ret_error)
+{
+    if (l->flags & WIRE_TTY)
+        return terminal_open(l, ret_error);
+    for (int fd = 0; fd < 3; fd++) {
+        CLEANUP_FD int null = fds->stdio[fd] < 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
+        if (dup2(fds->stdio[fd] < 0 ? null : fds->stdio[fd], fd) < 0)
+            return error_set(ret_error, ERROR_IO, errno, "standard streams");
+    }
+    return 0;
+}
+
+/* A shell opens /dev/stderr by its path: what it points to must be the user's. */
+static void stdio_own(const struct user *user)
+{
+    for (int fd = 0; fd < 3; fd++)
+        if (fchown(fd, user->uid, (gid_t)-1) < 0)
+            continue; /* /dev/null on a read-only file system */
+}
+
+static int user_find(const struct launch *l, struct user *ret, struct error **ret_error)
+{
+    CLEANUP_FREE char *passwd = file_read("/etc/passwd", ACCOUNTS_MAX);
+    CLEANUP_FREE char *group = file_read("/etc/group", ACCOUNTS_MAX);
+    return user_resolve(ret, passwd, group, str_or(l->user, ""), l->groups, ret_error);
+}
+
+static int directory_make(const struct launch *l, struct error **ret_error)
+{
+    const char *cwd = str_or(l->cwd, "/");
+    if (!l->first)
+        return 0;
+    if (*cwd != '/')
+        return error_set(ret_error, ERROR_INVALID, 0, "working directory '%s' is not absolute",
+                         cwd);
+    if (mkdir_all(cwd, 0755) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "working directory '%s'", cwd);
+    return l->flags & WIRE_READ_ONLY ? root_seal(ret_error) : 0;
+}
+
+static int capabilities_set(uint64_t set)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct data[2] = {
+        {.effective = (uint32_t)set, .permitted = (uint32_t)set},
+        {.effective = (uint32_t)(set >> 32), .permitted = (uint32_t)(set >> 32)}};
+    return (int)syscall(SYS_capset, &header, data);
+}
+
+/* The bounding set first: dropping from it is itself a privilege. Another user than root loses
+ * all of them with setresuid(2). */
+static int privileges_drop(const struct user *user, struct error **ret_error)
+{
+    for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
+        if (!(capabilities >> cap & 1) && prctl(PR_CAPBSET_DROP, cap) < 0)
+            return error_set(ret_error, ERROR_IO, errno, "capability %d cannot be dropped", cap);
+    if (setgroups(user->group_count, user->groups) < 0 ||
+        setresgid(user->gid, user->gid, user->gid) < 0 ||
+        setresuid(user->uid, user->uid, user->uid) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "change to user %u, group %u", user->uid,
+                         user->gid);
+    if (capabilities_set(user->uid ? 0 : capabilities) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "capabilities cannot be set");
+    return 0;
+}
+
+/* ---- the environment ------------------------------------------------------------------------ */
+
+static const char *env_get(char *const *env, const char *name)
+{
+    size_t size = strlen(name);
+    STRV_FOREACH(s, env)
+        if (strncmp(*s, name, size) == 0 && (*s)[size] == '=')
+            return *s + size + 1;
+    return NULL;
+}
+
+/* A later setting of a name replaces an earlier one. */
+static char **env_build(const struct launch *l, const struct user *user)
+{
+    char **env = NULL;
+    STRV_FOREACH(s, l->env) {
+        size_t name = strcspn(*s, "=");
+        char **same = env;
+        while (same && *same && !(strncmp(*same, *s, name) == 0 && (*same)[name] == '='))
+            same++;
+        if (same && *same)
+            *same = *s;
+        else
+            strv_push(&env, *s);
+    }
+    if (!env_get(env, "PATH"))
+        strv_push(&env, "PATH=" PATH_DEFAULT);
+    if (!env_get(env, "HOME"))
+        strv_push_take(&env, str_printf("HOME=%s", user->home));
+    if (l->container && !env_get(env, "HOSTNAME"))
+        strv_push_take(&env, str_printf("HOSTNAME=%s", container_hostname(l->container)));
+    if (l->flags & WIRE_TTY && !env_get(env, "TERM"))
+        strv_push(&env, "TERM=xterm");
+    return env;
+}
+
+/* ---- the program ---------------------------------------------------------------------------- */
+
+/* Why execve of a file failed, in the words of a shell. Returns only if there is no such file. */
+static void exec_failed(const char *name, const char *path)
+{
+    int why = errno;
+    if (why == ENOENT && access(path, F_OK) == 0)
+        cannot_run(NOT_FOUND, "cannot run '%s': its interpreter is missing", name);
+    if (why == ENOENT || why == ENOTDIR)
+        return;
+    cannot_run(NOT_EXECUTABLE, "cannot run '%s': %s", name, strerror(why));
+}
+
+_Noreturn static void program_run(const struct launch *l, char *const *env)
+{
+    const char *name = l->argv[0];
+    char *const *argv = (char *const *)(uintptr_t)l->argv;
+    bool denied = false;
+
+    if (strchr(name, '/')) {
+        execve(name, argv, env);
+        exec_failed(name, name);
+        cannot_run(NOT_FOUND, "cannot run '%s': no such file", name);
+    }
+    CLEANUP_STRV char **dirs = str_split(env_get(env, "PATH"), ':');
+    STRV_FOREACH(dir, dirs) {
+        CLEANUP_FREE char *path = str_printf("%s/%s", **dir ? *dir : ".", name);
+        execve(path, argv, env);
+        /* As execvp(3): one that may not be executed does not hide another. */
+        if (errno == EACCES)
+            denied = true;
+        else
+            exec_failed(name, path);
+    }
+    if (denied)
+        cannot_run(NOT_EXECUTABLE, "cannot run '%s': %s", name, strerror(EACCES));
+    cannot_run(NOT_FOUND, "cannot run '%s': not found in PATH", name);
+}
+
+_Noreturn void launch_child(const struct launch *l, const struct launch_fds *fds)
+{
+    struct error *error = NULL;
+    struct user user = {0};
+
+    status_fd = fds->status;
+    shed();
+    if (namespaces_join(l, &error) < 0 || root_make(l, &error) < 0 ||
+        stdio_open(l, fds, &error) < 0 || user_find(l, &user, &error) < 0 ||
+        directory_make(l, &error) < 0)
+        refuse(error);
+    stdio_own(&user);
+    if (privileges_drop(&user, &error) < 0)
+        refuse(error);
+    if (chdir(str_or(l->cwd, "/")) < 0)
+        cannot_run(NOT_EXECUTABLE, "cannot run '%s': working directory '%s': %s", l->argv[0],
+                   l->cwd, strerror(errno));
+    program_run(l, env_build(l, &user));
+}

@@ -1,0 +1,51 @@
+/* From a request to a running program: the part that runs in the new process itself, between
+ * clone and exec. What goes wrong is told to the parent over a socket that exec closes.
+ */
+#ifndef HUSK_INIT_LAUNCH_H
+#define HUSK_INIT_LAUNCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "base/error.h"
+
+/* What a process is made of. The strings stay the caller's, who waits for the clone only. */
+struct launch {
+    struct container *container; /* NULL: a process of the guest itself */
+    bool first;                  /* makes the container's namespaces and root; else joins them */
+    const char *const *argv;
+    const char *const *env;
+    const char *cwd;
+    const char *user;
+    const char *const *groups;
+    uint32_t flags; /* enum wire_process_flag */
+    uint32_t rows, cols;
+};
+
+enum launch_report {
+    LAUNCH_NOTHING = 0,
+    LAUNCH_TERMINAL,   /* the terminal's descriptor comes with it */
+    LAUNCH_REFUSED,    /* the request is at fault, or the guest */
+    LAUNCH_CANNOT_RUN, /* the command is: it ends with `code` */
+};
+
+enum { LAUNCH_TEXT_MAX = 480 };
+
+struct launch_status {
+    enum launch_report report;
+    enum error_kind kind; /* of a refusal */
+    int err;              /* errno of it */
+    int code;             /* 126 or 127 */
+    char text[LAUNCH_TEXT_MAX];
+};
+
+/* The child's ends of what connects it with husk-init. */
+struct launch_fds {
+    int stdio[3]; /* -1: /dev/null; unused with a terminal */
+    int status;
+};
+
+_Noreturn void launch_child(const struct launch *launch, const struct launch_fds *fds);
+
+#endif

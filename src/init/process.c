@@ -1,0 +1,601 @@
+#include "init/process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "init/cgroup.h"
+#include "init/container.h"
+#include "init/port.h"
+#include "init/serve.h"
+#include "init/util.h"
+
+/* Of <sched.h>, which does not go together with the kernel's header of struct clone_args. */
+int setns(int fd, int type);
+
+enum {
+    PROCESSES_MAX = 1024,
+    OUTPUT_PIPE_SIZE = 1 << 20,  /* a writer is not stopped at every page */
+    INPUT_PIPE_SIZE = 256 << 10, /* same */
+    TERMINAL_READ = 4096,        /* what the kernel gives at once */
+    GRANT_MIN = WIRE_WINDOW / 4, /* less is not worth a message */
+    PUMP_FRAMES = 64,            /* of output, before input has its turn */
+    STATUS_SIGNALLED = 128,
+};
+
+static struct process *processes;
+static int own_pid_namespace = -1;
+
+/* ---- the table ------------------------------------------------------------------------------ */
+
+struct process *process_find(uint32_t stream)
+{
+    for (struct process *p = processes; p; p = p->next)
+        if (p->stream == stream)
+            return p;
+    return NULL;
+}
+
+bool process_any(const struct container *container)
+{
+    for (const struct process *p = processes; p; p = p->next)
+        if (p->container == container)
+            return true;
+    return false;
+}
+
+bool process_alive(const struct container *container)
+{
+    for (const struct process *p = processes; p; p = p->next)
+        if (p->pid && (!container || p->container == container))
+            return true;
+    return false;
+}
+
+static void process_free(struct process *p)
+{
+    struct process **at = &processes;
+    while (*at && *at != p)
+        at = &(*at)->next;
+    if (*at)
+        *at = p->next;
+    source_close(&p->out.source);
+    source_close(&p->err.source);
+    source_close(&p->status);
+    source_close(&p->input);
+    buf_release(&p->pending);
+    free(p);
+}
+
+static struct process *process_new(const struct launch *launch, uint32_t stream, uint32_t seq)
+{
+    struct process *p = xcalloc(1, sizeof(*p));
+    p->stream = stream;
+    p->seq = seq;
+    p->container = launch->container;
+    p->first = launch->first;
+    p->tty = launch->flags & WIRE_TTY;
+    p->rows = launch->rows;
+    p->cols = launch->cols;
+    p->out = (struct channel){.source.fd = -1, .process = p, .type = WIRE_STDOUT};
+    p->err = (struct channel){.source.fd = -1, .process = p, .type = WIRE_STDERR};
+    p->status.fd = p->input.fd = -1;
+    p->next = processes;
+    processes = p;
+    return p;
+}
+
+static int process_group(const struct process *p)
+{
+    return p->container ? p->container->group : -1;
+}
+
+/* ---- the end -------------------------------------------------------------------------------- */
+
+static void process_exited(const struct process *p)
+{
+    bool signalled = WIFSIGNALED(p->wait_status);
+    int signal = signalled ? WTERMSIG(p->wait_status) : 0;
+    int code = signalled ? STATUS_SIGNALLED + signal : WEXITSTATUS(p->wait_status);
+    struct wire_exited exited = {
+        .code = (uint32_t)code, .signal = (uint32_t)signal, .oom = p->oom, .reason = p->told.text};
+
+    port_send(WIRE_EXITED, p->stream, &exited);
+}
+
+/* Forgets a process that has ended and of which everything was sent. */
+static bool process_finish(struct process *p)
+{
+    if (p->pid || p->status.fd >= 0 || !p->out.finished || !p->err.finished)
+        return false;
+    if (!p->refused)
+        process_exited(p);
+    process_free(p);
+    return true;
+}
+
+/* ---- input ---------------------------------------------------------------------------------- */
+
+/* Bytes that are off our hands may come again from the keeper. */
+static void input_taken(struct process *p, size_t size)
+{
+    struct wire_credit credit = {.channel = WIRE_STDIN};
+    p->owed += (uint32_t)size;
+    if (p->owed < GRANT_MIN || p->input_ended)
+        return;
+    credit.bytes = p->owed;
+    p->owed = 0;
+    p->window += credit.bytes;
+    port_send(WIRE_CREDIT, p->stream, &credit);
+}
+
+static int input_fd(const struct process *p)
+{
+    return p->tty ? p->out.source.fd : p->input.fd;
+}
+
+/* Returns what the process took; all of it if it reads no more. */
+static size_t input_write(struct process *p, const uint8_t *data, size_t size)
+{
+    size_t done = 0;
+    while (done < size) {
+        ssize_t n = write(input_fd(p), data + done, size - done);
+        if (n > 0) {
+            done += (size_t)n;
+        } else if (errno == EAGAIN) {
+            break;
+        } else if (errno != EINTR) {
+            source_close(&p->input);
+            done = size;
+        }
+    }
+    input_taken(p, done);
+    return done;
+}
+
+/* After the last byte: end of file, which for a terminal is a character. */
+static void input_end(struct process *p)
+{
+    struct termios settings;
+    if (p->tty && p->out.source.fd >= 0 && tcgetattr(p->out.source.fd, &settings) == 0)
+        if (write(p->out.source.fd, &settings.c_cc[VEOF], 1) < 0)
+            say(6, "a terminal took no end of file: %s", strerror(errno));
+    source_close(&p->input);
+}
+
+static void input_flush(struct process *p)
+{
+    /* The terminal may still be on its way. */
+    if (p->tty && p->out.source.fd < 0 && !p->out.finished)
+        return;
+    if (p->pending.len)
+        buf_consume(&p->pending, input_write(p, p->pending.data, p->pending.len));
+    if (p->pending.len)
+        return;
+    buf_release(&p->pending);
+    if (p->input_ended)
+        input_end(p);
+}
+
+static void input_ready(struct source *source, uint32_t events)
+{
+    struct process *p = (struct process *)((char *)source - offsetof(struct process, input));
+    input_flush(p);
+}
+
+void process_stdin(struct process *p, const uint8_t *data, size_t size)
+{
+    if (p->input_ended)
+        return;
+    if (size > p->window) {
+        say(4, "stream %u: %zu bytes of input came without credit", p->stream, size);
+        return;
+    }
+    p->window -= (uint32_t)size;
+    if (!size)
+        p->input_ended = true;
+    if (size && !p->pending.len && input_fd(p) >= 0) {
+        size_t done = input_write(p, data, size);
+        data += done;
+        size -= done;
+    }
+    buf_append(&p->pending, data, size);
+    input_flush(p);
+}
+
+static void input_open(struct process *p)
+{
+    struct wire_credit credit = {.channel = WIRE_STDIN, .bytes = WIRE_WINDOW};
+    p->window = credit.bytes;
+    port_send(WIRE_CREDIT, p->stream, &credit);
+}
+
+/* ---- output --------------------------------------------------------------------------------- */
+
+static void output_ready(struct source *source, uint32_t events)
+{
+    struct channel *c = (struct channel *)((char *)source - offsetof(struct channel, source));
+    c->readable = true;
+    if (c->process->tty && events & EPOLLOUT)
+        input_flush(c->process);
+}
+
+/* What remains of its output is not wanted, or there is none. */
+static void channel_end(struct channel *c)
+{
+    if (c->finished)
+        return;
+    c->finished = true;
+    source_close(&c->source);
+    if (!c->process->refused)
+        port_send_data(c->type, c->process->stream, NULL, 0);
+}
+
+static ssize_t terminal_send(const struct channel *c)
+{
+    uint8_t data[TERMINAL_READ];
+    size_t max = c->credit < sizeof(data) ? c->credit : sizeof(data);
+    ssize_t n = read(c->source.fd, data, max);
+    if (n > 0)
+        port_send_data(c->type, c->process->stream, data, (size_t)n);
+    return n;
+}
+
+/* Without credit nothing may be read, but the end may be seen. */
+static ssize_t channel_peek(const struct channel *c)
+{
+    struct pollfd ready = {.fd = c->source.fd, .events = POLLIN};
+    poll(&ready, 1, 0);
+    if (ready.revents & POLLIN)
+        return 1;
+    errno = EAGAIN;
+    return ready.revents ? 0 : -1;
+}
+
+/* True if a frame was sent. */
+static bool channel_pump(struct channel *c)
+{
+    struct process *p = c->process;
+    ssize_t n;
+
+    if (c->finished || (c->source.fd < 0 && p->pid) || (!c->readable && p->pid))
+        return false;
+    if (c->source.fd < 0 || p->discard) {
+        channel_end(c);
+        return true;
+    }
+    if (!c->credit)
+        n = channel_peek(c);
+    else if (p->tty)
+        n = terminal_send(c);
+    else
+        n = port_send_pipe(c->type, p->stream, c->source.fd, c->credit);
+    if (n > 0) {
+        c->credit -= c->credit ? (uint32_t)n : 0;
+        return c->credit > 0;
+    }
+    c->readable = false;
+    /* A terminal whose other end is closed says EIO. After the process has ended, whoever else
+     * holds the pipe is not waited for. */
+    if (n == 0 || (errno != EAGAIN && errno != EINTR) || (errno == EAGAIN && !p->pid))
+        channel_end(c);
+    return c->finished;
+}
+
+bool process_pump(void)
+{
+    bool more = true;
+    for (int frames = 0; more && frames < PUMP_FRAMES; frames++) {
+        more = false;
+        for (struct process *p = processes, *next; p; p = next) {
+            next = p->next;
+            if (port_idle())
+                more |= channel_pump(&p->out);
+            port_flush();
+            if (port_idle())
+                more |= channel_pump(&p->err);
+            port_flush();
+            process_finish(p);
+        }
+    }
+    return more;
+}
+
+void process_credit(struct process *p, unsigned channel, uint32_t bytes)
+{
+    struct channel *c = channel == WIRE_STDOUT ? &p->out : channel == WIRE_STDERR ? &p->err : NULL;
+    if (!c)
+        return;
+    c->credit = bytes > UINT32_MAX - c->credit ? UINT32_MAX : c->credit + bytes;
+    c->readable = true;
+}
+
+void process_discard(const struct container *container)
+{
+    for (struct process *p = processes; p; p = p->next)
+        if (!container || p->container == container)
+            p->discard = true;
+}
+
+void process_forget_credit(void)
+{
+    for (struct process *p = processes; p; p = p->next) {
+        p->out.credit = p->err.credit = 0;
+        p->window = 0;
+    }
+}
+
+/* ---- what the child tells ------------------------------------------------------------------- */
+
+static void terminal_resize(const struct process *p)
+{
+    struct winsize size = {.ws_row = (unsigned short)p->rows, .ws_col = (unsigned short)p->cols};
+    if (p->out.source.fd >= 0 && p->rows && p->cols)
+        ioctl(p->out.source.fd, TIOCSWINSZ, &size);
+}
+
+static void terminal_attach(struct process *p, int master)
+{
+    source_open(&p->out.source, master, EPOLLIN | EPOLLOUT, output_ready);
+    terminal_resize(p);
+    input_flush(p);
+}
+
+/* Takes one message: false if there is none, or no more to come. */
+static bool status_receive(struct process *p, bool *ret_end)
+{
+    char control[CMSG_SPACE(sizeof(int))];
+    struct launch_status told;
+    struct iovec iov = {.iov_base = &told, .iov_len = sizeof(told)};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+    ssize_t n = recvmsg(p->status.fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    int fd = -1;
+
+    *ret_end = n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR);
+    if (n != sizeof(told))
+        return false;
+    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+    if (c && c->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+    if (told.report == LAUNCH_TERMINAL && fd >= 0)
+        terminal_attach(p, fd);
+    else
+        p->told = told;
+    return true;
+}
+
+/* The child runs the program now, or never will: the request is answered. */
+static void status_ended(struct process *p)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+
+    source_close(&p->status);
+    p->refused = p->told.report == LAUNCH_REFUSED;
+    if (p->refused) {
+        error_set(&error, p->told.kind, 0, "%s", p->told.text);
+        error->err = p->told.err;
+        channel_end(&p->out);
+        channel_end(&p->err);
+    } else if (p->first && p->container->state == CONTAINER_STARTING) {
+        p->container->state = CONTAINER_RUNNING;
+    }
+    serve_reply(p->seq, error);
+}
+
+static void status_read(struct process *p)
+{
+    bool end = false;
+    while (p->status.fd >= 0 && status_receive(p, &end))
+        ;
+    if (end)
+        status_ended(p);
+}
+
+static void status_ready(struct source *source, uint32_t events)
+{
+    status_read((struct process *)((char *)source - offsetof(struct process, status)));
+}
+
+/* ---- the beginning -------------------------------------------------------------------------- */
+
+/* Both ends of what connects a process; those not given away are closed in the end. */
+struct ends {
+    int ours[4], theirs[4]; /* stdin, stdout, stderr, status */
+};
+
+static void ends_close(struct ends *e)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(e->ours); i++) {
+        fd_closep(&e->ours[i]);
+        fd_closep(&e->theirs[i]);
+    }
+}
+
+/* Only our end is non-blocking: the program expects an ordinary pipe. */
+static int pipe_open(int *ret_read, int *ret_write, int *ours, int size)
+{
+    int fds[2];
+    if (pipe2(fds, O_CLOEXEC) < 0)
+        return -1;
+    *ret_read = fds[0];
+    *ret_write = fds[1];
+    fcntl(fds[0], F_SETPIPE_SZ, size);
+    return fcntl(*ours, F_SETFL, O_NONBLOCK);
+}
+
+static int ends_open(struct ends *e, uint32_t flags)
+{
+    int status[2];
+    *e = (struct ends){{-1, -1, -1, -1}, {-1, -1, -1, -1}};
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) < 0)
+        return -1;
+    e->ours[3] = status[0];
+    e->theirs[3] = status[1];
+    if (flags & WIRE_TTY)
+        return 0;
+    if (flags & WIRE_STDIN_OPEN &&
+        pipe_open(&e->theirs[0], &e->ours[0], &e->ours[0], INPUT_PIPE_SIZE) < 0)
+        return -1;
+    if (pipe_open(&e->ours[1], &e->theirs[1], &e->ours[1], OUTPUT_PIPE_SIZE) < 0)
+        return -1;
+    return pipe_open(&e->ours[2], &e->theirs[2], &e->ours[2], OUTPUT_PIPE_SIZE);
+}
+
+/* A child in the pid namespace of a container must be born there. */
+static int pid_namespace_join(const struct launch *launch)
+{
+    if (!launch->container || launch->first)
+        return 0;
+    if (own_pid_namespace < 0)
+        own_pid_namespace = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    return setns(launch->container->pidfd, CLONE_NEWPID);
+}
+
+static pid_t process_clone(const struct launch *launch, int group, int *ret_pidfd)
+{
+    struct clone_args args = {.flags = CLONE_INTO_CGROUP | CLONE_PIDFD,
+                              .exit_signal = SIGCHLD,
+                              .cgroup = (uint64_t)group,
+                              .pidfd = (uint64_t)(uintptr_t)ret_pidfd};
+    if (launch->first)
+        args.flags |= CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
+    if (pid_namespace_join(launch) < 0)
+        return -1;
+    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+    int why = errno;
+    if (pid && launch->container && !launch->first)
+        setns(own_pid_namespace, CLONE_NEWPID);
+    errno = why;
+    return pid;
+}
+
+static int process_spawn(struct process *p, const struct launch *launch, struct ends *e, int group,
+                         struct error **ret_error)
+{
+    int pidfd = -1;
+    pid_t pid = process_clone(launch, group, &pidfd);
+    if (pid == 0) {
+        struct launch_fds fds = {{e->theirs[0], e->theirs[1], e->theirs[2]}, e->theirs[3]};
+        launch_child(launch, &fds);
+    }
+    if (pid < 0)
+        return error_set(ret_error, ERROR_IO, errno, "a process cannot be made");
+    p->pid = pid;
+    p->oom_before = launch->first ? 0 : cgroup_oom_kills(group);
+    if (launch->first)
+        p->container->pidfd = fd_take(&pidfd);
+    fd_closep(&pidfd);
+    return 0;
+}
+
+static void process_connect(struct process *p, struct ends *e, bool input)
+{
+    source_open(&p->status, fd_take(&e->ours[3]), EPOLLIN, status_ready);
+    if (!p->tty) {
+        source_open(&p->out.source, fd_take(&e->ours[1]), EPOLLIN, output_ready);
+        source_open(&p->err.source, fd_take(&e->ours[2]), EPOLLIN, output_ready);
+    }
+    if (e->ours[0] >= 0)
+        source_open(&p->input, fd_take(&e->ours[0]), EPOLLOUT, input_ready);
+    if (input || p->tty)
+        input_open(p);
+    else
+        p->input_ended = true;
+}
+
+int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
+                  struct error **ret_error)
+{
+    struct ends ends;
+    size_t count = 0;
+    CLEANUP_FD int guest = -1;
+
+    for (const struct process *p = processes; p; p = p->next)
+        if (++count == PROCESSES_MAX)
+            return error_set(ret_error, ERROR_LIMIT, 0, "a guest can have at most %d processes",
+                             PROCESSES_MAX);
+    if (!launch->container && (guest = cgroup_guest(ret_error)) < 0)
+        return -1;
+    struct process *p = process_new(launch, stream, seq);
+    int group = launch->container ? launch->container->group : guest;
+    int failed = ends_open(&ends, launch->flags);
+    if (failed < 0)
+        error_set(ret_error, ERROR_IO, errno, "standard streams");
+    else
+        failed = process_spawn(p, launch, &ends, group, ret_error);
+    if (failed == 0)
+        process_connect(p, &ends, launch->flags & WIRE_STDIN_OPEN);
+    else
+        process_free(p);
+    ends_close(&ends);
+    return failed;
+}
+
+/* ---- life ----------------------------------------------------------------------------------- */
+
+void process_resize(struct process *p, uint32_t rows, uint32_t cols)
+{
+    p->rows = rows;
+    p->cols = cols;
+    terminal_resize(p);
+}
+
+int process_signal(struct process *p, int signal, bool all, struct error **ret_error)
+{
+    if (signal < 1 || signal >= NSIG)
+        return error_set(ret_error, ERROR_INVALID, 0, "there is no signal %d", signal);
+    if (!p->pid)
+        return error_set(ret_error, ERROR_STATE, 0, "the process has ended");
+    if (all && p->container)
+        cgroup_signal(process_group(p), signal);
+    else if (kill(all ? -p->pid : p->pid, signal) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "signal %d cannot be sent", signal);
+    return 0;
+}
+
+static void process_ended(struct process *p, int wait_status)
+{
+    /* What it told is there now, and so is what it wrote. */
+    status_read(p);
+    if (p->status.fd >= 0)
+        status_ended(p);
+    p->pid = 0;
+    p->wait_status = wait_status;
+    source_close(&p->input);
+    if (p->container)
+        p->oom = cgroup_oom_kills(process_group(p)) > p->oom_before;
+    if (p->first) {
+        struct container *c = p->container;
+        if (p->refused)
+            p->container = NULL;
+        container_ended(c, p->refused);
+    }
+}
+
+void process_reap(void)
+{
+    int status;
+    pid_t pid;
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        struct process *p = processes;
+        while (p && p->pid != pid)
+            p = p->next;
+        if (p)
+            process_ended(p, status);
+    }
+}

@@ -1,0 +1,25 @@
+/* The root of a container, made by its first process in its own mount namespace: it all goes away
+ * with the namespace, so nobody can forget to unmount.
+ */
+#ifndef HUSK_INIT_ROOT_H
+#define HUSK_INIT_ROOT_H
+
+#include <stdbool.h>
+
+#include "base/error.h"
+
+struct root {
+    const char *image_device; /* erofs */
+    const char *layer_device; /* ext4 */
+    const char *hostname;     /* for /etc/hostname */
+    const char *const *hosts, *const *resolv;
+};
+
+/* Mounts everything and makes it the root of this process. */
+int root_enter(const struct root *root, struct error **ret_error);
+/* Last: nothing more may be written. */
+int root_seal(struct error **ret_error);
+/* Makes the terminal of descriptor `slave` the container's /dev/console. */
+int root_console(const char *slave_path, struct error **ret_error);
+
+#endif
