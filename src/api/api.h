@@ -49,7 +49,8 @@ void api_process_state(const char *vm, const char *ctr, const char *id, bool end
                        const char *reason, void *api);
 void api_vm_lost(const char *vm, void *api);
 
-/* Loads an archive of images from a file, as `husk load` does; problems are logged. */
-void api_load_file(struct api *api, const char *path);
+/* Loads an archive of images from a file, as `husk load` does; problems are logged. `done` is
+ * called in the end, however it went. */
+void api_load_file(struct api *api, const char *path, void (*done)(void *arg), void *arg);
 
 #endif

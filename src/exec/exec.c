@@ -1,13 +1,9 @@
 /* Effects, one task each, and the table of who does which. */
-#include <errno.h>
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
-#include <unistd.h>
 #include <utlist.h>
 
-#include "base/log.h"
+#include "exec/accel.h"
 #include "exec/exec_int.h"
 
 static const struct {
@@ -61,6 +57,8 @@ void task_done(struct task *task, const struct error *error, const struct effect
     struct exec *exec = task->exec;
     struct token token = task->effect.token;
     task_free(task);
+    if (exec->hooks.completed)
+        exec->hooks.completed(token, exec->hooks.arg);
     core_done(exec_core(exec), token, error, result);
 }
 
@@ -141,21 +139,6 @@ char *path_full(const struct exec *exec, const char *path)
 
 /* ---- how guests run ------------------------------------------------------------------------- */
 
-/* A paravirtual KVM opens well and runs no stock kernel: only a CPU that shows vmx or svm counts.
- */
-static bool cpu_virtualises(void)
-{
-    char line[8192];
-    bool found = false;
-    FILE *f = fopen("/proc/cpuinfo", "re");
-    while (f && !found && fgets(line, sizeof(line), f))
-        if (str_starts(line, "flags"))
-            found = strstr(line, " vmx") || strstr(line, " svm");
-    if (f)
-        fclose(f);
-    return found;
-}
-
 const char *exec_accel(const struct exec *exec, const char **ret_reason)
 {
     if (!str_eq(exec->config.accel, "auto")) {
@@ -165,16 +148,7 @@ const char *exec_accel(const struct exec *exec, const char **ret_reason)
     *ret_reason = exec->kvm_refused;
     if (exec->kvm_refused)
         return "tcg";
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
-    *ret_reason = "/dev/kvm cannot be opened";
-    if (fd < 0)
-        return "tcg";
-    close(fd);
-    *ret_reason = "the CPU shows neither vmx nor svm";
-    if (!cpu_virtualises())
-        return "tcg";
-    *ret_reason = "/dev/kvm opens, and the CPU can virtualise";
-    return "kvm";
+    return accel_choose(ret_reason);
 }
 
 void exec_refuse_kvm(struct exec *exec, const char *why)

@@ -45,6 +45,8 @@ struct exec_hooks {
                     const char *reason, void *arg);
     /* All processes in that VM are gone. */
     void (*vm_lost)(const char *vm, void *arg);
+    /* An effect was carried out, or failed; the core does not know yet. */
+    void (*completed)(struct token token, void *arg);
     /* A guest came up by emulation only, after KVM gave no sign of life. */
     void (*kvm_refused)(const char *why, void *arg);
     void *arg;

@@ -1,6 +1,7 @@
 /* What is done to VMs and to the pod in one. */
+#include <errno.h>
 #include <stdlib.h>
-#include <utlist.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "exec/exec_int.h"
@@ -105,11 +106,29 @@ static void boot(struct link *link, const struct vm *vm)
     link_ask(link, WIRE_VM_BOOT, &message, -1, boot_replied, link);
 }
 
+/* Said here, where the settings have names. */
+static int boot_check(const struct exec_config *config, struct error **ret_error)
+{
+    const struct {
+        const char *what, *path;
+        int mode;
+    } files[] = {
+        {"QEMU", config->qemu, X_OK},
+        {"kernel", config->kernel, R_OK},
+        {"initramfs", config->initrd, R_OK},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+        if (access(files[i].path, files[i].mode) < 0)
+            return error_set(ret_error, ERROR_UNAVAILABLE, errno, "%s '%s' cannot be used",
+                             files[i].what, files[i].path);
+    return 0;
+}
+
 static void spawn_keeper(struct link *link, const struct vm *vm)
 {
     CLEANUP_ERROR struct error *error = NULL;
     link->gone = link->ready = link->no_hello = false;
-    if (link_spawn(link, &error) < 0)
+    if (boot_check(&link->exec->config, &error) < 0 || link_spawn(link, &error) < 0)
         spawn_finished(link, error);
     else
         boot(link, vm);

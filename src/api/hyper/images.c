@@ -21,8 +21,10 @@ struct load {
     struct job *job;   /* NULL: done */
     int pipe;          /* into the worker; -1: all is in it, or nobody reads it any more */
     struct watch *watch;
-    unsigned adding; /* images that the core has not answered for */
-    struct buf out;  /* of the answer, not sent yet */
+    unsigned adding;         /* images that the core has not answered for */
+    struct buf out;          /* of the answer, not sent yet */
+    void (*done)(void *arg); /* of a file; else NULL */
+    void *arg;
 };
 
 /* An image that the core is asked to add. */
@@ -76,6 +78,8 @@ static void load_check_end(struct load *load)
     }
     load_pipe_close(load);
     buf_release(&load->out);
+    if (load->done)
+        load->done(load->arg);
     free(load);
 }
 
@@ -226,15 +230,18 @@ void load_end(struct call *call)
     http_reply_stream(call->r, 200, "application/json", load_pull);
 }
 
-void api_load_file(struct api *api, const char *path)
+void api_load_file(struct api *api, const char *path, void (*done)(void *arg), void *arg)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
         log_warning("no image is loaded from '%s': %s", path, strerror(errno));
+        done(arg);
         return;
     }
     struct load *load = xcalloc(1, sizeof(*load));
     load->api = api;
+    load->done = done;
+    load->arg = arg;
     load->pipe = -1;
     load->job = exec_load(api->exec, fd, &load_ops, load);
 }

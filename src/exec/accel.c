@@ -1,0 +1,38 @@
+#include "exec/accel.h"
+
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "base/str.h"
+
+enum { CPUINFO_LINE_MAX = 8192 };
+
+static bool cpu_virtualises(void)
+{
+    char line[CPUINFO_LINE_MAX];
+    bool found = false;
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    while (f && !found && fgets(line, sizeof(line), f))
+        if (str_starts(line, "flags"))
+            found = strstr(line, " vmx") || strstr(line, " svm");
+    if (f)
+        fclose(f);
+    return found;
+}
+
+/* A paravirtual KVM opens well and runs no stock kernel: only a CPU that shows vmx or svm counts.
+ */
+const char *accel_choose(const char **ret_reason)
+{
+    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    *ret_reason = "/dev/kvm cannot be opened";
+    if (fd < 0)
+        return "tcg";
+    close(fd);
+    *ret_reason = "the CPU shows neither vmx nor svm";
+    if (!cpu_virtualises())
+        return "tcg";
+    *ret_reason = "/dev/kvm opens, and the CPU can virtualise";
+    return "kvm";
+}

@@ -1,0 +1,102 @@
+#include "huskd/check.h"
+
+#include <errno.h>
+#include <pwd.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/statvfs.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "exec/accel.h"
+#include "huskd/places.h"
+
+struct check {
+    const struct settings *settings;
+    struct places places;
+    FILE *out;
+    unsigned problems;
+};
+
+static void found(struct check *c, bool good, const char *what, const char *path, const char *more)
+{
+    fprintf(c->out, "%-8s %s '%s'%s%s\n", good ? "ok" : "problem", what, path, *more ? ": " : "",
+            more);
+    if (!good)
+        c->problems++;
+}
+
+static void check_access(struct check *c, const char *what, const char *path, int mode)
+{
+    bool good = access(path, mode) == 0;
+    found(c, good, what, path, good ? "" : strerror(errno));
+}
+
+static void check_programs(struct check *c)
+{
+    check_access(c, "QEMU", c->places.qemu, X_OK);
+    check_access(c, "program", c->places.keeper, X_OK);
+    check_access(c, "program", c->places.worker, X_OK);
+    check_access(c, "program", "/sbin/mke2fs", X_OK);
+}
+
+static void check_guest(struct check *c)
+{
+    check_access(c, "kernel", c->places.kernel, R_OK);
+    check_access(c, "initramfs", c->places.initrd, R_OK);
+    check_access(c, "first image", c->places.busybox, R_OK);
+}
+
+static void check_accel(struct check *c)
+{
+    const char *reason = "set by accel";
+    const char *accel = c->settings->accel;
+    if (str_eq(accel, "auto"))
+        accel = accel_choose(&reason);
+    bool good = !str_eq(accel, "kvm") || access("/dev/kvm", R_OK | W_OK) == 0;
+    found(c, good, "guests run by", accel, good ? reason : "/dev/kvm cannot be opened");
+}
+
+/* The nearest directory that exists must be writable. */
+static void check_root(struct check *c)
+{
+    CLEANUP_FREE char *path = xstrdup(c->places.root);
+    struct statvfs space;
+    char *slash;
+    while (access(path, F_OK) < 0 && (slash = strrchr(path, '/')) && slash != path)
+        *slash = '\0';
+    if (access(path, W_OK | X_OK) < 0) {
+        found(c, false, "root", c->places.root, strerror(errno));
+        return;
+    }
+    CLEANUP_FREE char *room =
+        statvfs(path, &space) < 0
+            ? xstrdup("")
+            : str_printf("%llu MiB free",
+                         (unsigned long long)space.f_bavail * space.f_frsize >> 20);
+    found(c, true, "root", c->places.root, room);
+}
+
+static void check_user(struct check *c)
+{
+    const char *user = c->settings->qemu_user;
+    if (str_empty(user))
+        return;
+    bool good = getpwnam(user) != NULL;
+    found(c, good, "user of QEMU", user, good ? "" : "there is no such user");
+    if (good && geteuid() != 0)
+        found(c, false, "user of QEMU", user, "only root can change to another user");
+}
+
+unsigned check_host(const struct settings *settings, FILE *out)
+{
+    struct check c = {.settings = settings, .out = out};
+    places_init(&c.places, settings);
+    check_programs(&c);
+    check_guest(&c);
+    check_accel(&c);
+    check_root(&c);
+    check_user(&c);
+    places_done(&c.places);
+    return c.problems;
+}
