@@ -47,16 +47,6 @@ static bool label_matches(const json_t *item, const char *wanted)
     return str_eq(json_string_value(label), wanted + strlen(key) + 1);
 }
 
-/* What an item belongs to; of a pod, its own id. */
-static bool owner_matches(const json_t *item, const char *field, const char *wanted)
-{
-    if (strcmp(field, "pod") == 0 && !json_object_get(item, "pod"))
-        field = "id";
-    if (strcmp(field, "vm") == 0 && !json_object_get(item, "vm"))
-        field = "id";
-    return fnmatch(wanted, json_text(item, field), 0) == 0;
-}
-
 static bool name_matches(const json_t *item, const char *wanted)
 {
     const json_t *names = json_object_get(item, "names");
@@ -74,7 +64,9 @@ static bool filter_matches(const json_t *item, const char *filter)
         return label_matches(item, equals + 1);
     if (strcmp(key, "name") == 0)
         return name_matches(item, equals + 1);
-    return owner_matches(item, key, equals + 1);
+    if (strcmp(key, "status") == 0)
+        return fnmatch(equals + 1, json_text(item, "status"), 0) == 0;
+    return true; /* pod and vm are looked at by the daemon */
 }
 
 /* Refuses a filter that nothing is known of, instead of listing nothing. */
@@ -90,15 +82,22 @@ static int filters_check(char *const *filters, const char *const *known, struct 
     return 0;
 }
 
-static bool item_wanted(const json_t *item, const struct args *args, char *const *filters)
+static bool item_wanted(const json_t *item, char *const *filters)
 {
-    const char *pod = args_text(args, "pod"), *vm = args_text(args, "vm");
-    if ((pod && !owner_matches(item, "pod", pod)) || (vm && !owner_matches(item, "vm", vm)))
-        return false;
     STRV_FOREACH(filter, filters)
         if (!filter_matches(item, *filter))
             return false;
     return true;
+}
+
+/* The owner that the list is narrowed to: by an option of that name, or by a filter. */
+static const char *owner_wanted(const struct args *args, char *const *filters, const char *key)
+{
+    const char *owner = args_text(args, key);
+    STRV_FOREACH(filter, filters)
+        if (str_starts(*filter, key) && (*filter)[strlen(key)] == '=')
+            owner = *filter + strlen(key) + 1;
+    return owner;
 }
 
 /* The items of that kind which the options let through; a new reference. */
@@ -108,14 +107,16 @@ static int items_get(struct cli *cli, const struct args *args, const char *item,
     static const char *const known[] = {"status", "name", "label", "pod", "vm", NULL};
     CLEANUP_JSON json_t *answer = NULL;
     CLEANUP_STRV char **filters = args_all(args, "filter");
-    CLEANUP_FREE char *target = http_target("/list", "item", item, "format", "json", NULL);
+    CLEANUP_FREE char *target = http_target("/list", "item", item, "format", "json", "pod",
+                                            owner_wanted(args, filters, "pod"), "vm",
+                                            owner_wanted(args, filters, "vm"), NULL);
     if (filters_check(filters, known, ret_error) < 0 ||
         daemon_json(cli, "GET", target, NULL, &answer, ret_error) < 0)
         return -1;
     const json_t *items = json_object_get(answer, "items");
     *ret = json_array();
     for (size_t i = 0; i < json_array_size(items); i++)
-        if (item_wanted(json_array_get(items, i), args, filters))
+        if (item_wanted(json_array_get(items, i), filters))
             json_array_append(*ret, json_array_get(items, i));
     return 0;
 }

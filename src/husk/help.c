@@ -184,7 +184,7 @@ static const char BASH_HEAD[] =
     "        else\n"
     "            \"${COMP_WORDS[0]}\" list \"$kind\" -q 2>/dev/null\n"
     "        fi\n"
-    "    done\n"
+    "    done | sort -u\n"
     "}\n"
     "\n"
     "_husk()\n"
@@ -199,7 +199,7 @@ static const char BASH_CASES[] = "\"\n"
                                  "        -*) ;;\n"
                                  "        *) verb=${COMP_WORDS[i]}; break ;;\n"
                                  "        esac\n"
-                                 "    done\n"
+                                 "    done | sort -u\n"
                                  "    case $verb in\n";
 
 static const char BASH_TAIL[] =

@@ -119,9 +119,9 @@ static const struct more {
      "husk logs --tail 20 -f web  the last lines, then what comes\n"
      "husk logs -t --since 10m web  the last ten minutes, with times\n"},
     {VERB_LIST, 0, 1, false, cmd_list,
-     "Lists pods unless another kind is named. Filters compare the status, the name or the owner "
-     "as shell patterns; label=KEY or label=KEY=VALUE looks at the pod's labels. Several filters "
-     "must all match.",
+     "Lists pods unless another kind is named. Filters compare the status or the name with a shell "
+     "pattern, or name the pod or VM that it belongs to; label=KEY or label=KEY=VALUE looks at the "
+     "pod's labels. Several filters must all match.",
      "husk list  all pods\n"
      "husk list container -p web  the containers of a pod\n"
      "husk list -q --filter status=failed  ids of the pods that failed\n"

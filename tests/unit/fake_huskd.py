@@ -10,6 +10,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 import urllib.parse
 
 PODS = {}  # id -> {"spec", "process", "code", "started"}
@@ -185,6 +186,8 @@ class Handler(socketserver.StreamRequestHandler):
         entry = pod_of(self.q["podId"])
         if entry["spec"]["containers"][0]["image"] == "nostart":
             raise Refusal(503, "unavailable", "no QEMU")
+        if entry["spec"]["containers"][0]["image"] == "slow":
+            time.sleep(1)
         with LOCK:
             entry["process"] = spawn(command_of(entry["spec"]))
             entry["over"] = entry["process"] is None

@@ -1,4 +1,5 @@
-"""What husk does on a terminal; prints what is wrong, nothing if all is well. terminal.py HUSK"""
+"""What husk does on a terminal; prints what is wrong, nothing if all is well.
+terminal.py HUSK fake|real: against fake_huskd.py, or against a huskd."""
 import os
 import pty
 import select
@@ -7,8 +8,8 @@ import sys
 import termios
 import time
 
-HUSK = sys.argv[1]
-DEADLINE_S = 20
+HUSK, DAEMON = sys.argv[1:3]
+DEADLINE_S = 60 if DAEMON == "real" else 20
 
 
 def wrong(what, got=""):
@@ -104,3 +105,45 @@ s.until(b"ready")
 s.type(b"\x03")
 if (code := s.end()) != 9:
     wrong("exit status after ctrl-c", code)
+
+
+def waits():
+    s = Session("run", "--rm", "--name", "a", "slow", "echo", "ready")
+    s.until(b"starting pod 'a': it runs")
+    s.until(b"\r\x1b[Kready")
+    if (code := s.end()) != 0:
+        wrong("exit status after waiting", code)
+    if b"removing" in s.text:
+        wrong("a short wait is shown", s.text)
+
+
+def sizes():
+    s = Session("run", "-it", "--rm", "busybox", "sh", "-c",
+                "echo ready; read x; stty size; read x; stty size")
+    s.until(b"ready")
+    s.until_raw(True)
+    for rows, columns in ((33, 101), (44, 55)):
+        termios.tcsetwinsize(s.fd, (rows, columns))
+        time.sleep(1)
+        s.type(b"\n")
+        s.until(b"%d %d" % (rows, columns))
+    s.end()
+
+
+def detaches():
+    s = Session("run", "-it", "--name", "detached", "busybox", "sh", "-c", "echo ready; read x; exit 6")
+    s.until(b"ready")
+    s.until_raw(True)
+    s.type(b"\x10\x11")
+    s.until(b"detached; ")
+    if (code := s.end()) != 0:
+        wrong("exit status after detaching", code)
+    s = Session("attach", "detached")
+    s.until_raw(True)
+    s.type(b"\n")
+    if (code := s.end()) != 6:
+        wrong("exit status of attach", code)
+
+
+for test in [waits] if DAEMON == "fake" else [sizes, detaches]:
+    test()
