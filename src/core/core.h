@@ -151,7 +151,10 @@ void core_reset(struct core *core, const struct error *why);
  * POD_LEAVE     pod     out of pod->vm, which is idle then
  * VM_PAUSE, VM_RESUME   vm
  * VM_OFF        vm      asks the guest, after grace_ms ends QEMU; done when QEMU is gone
- * VM_CLEAN      vm      kills what is left, dismisses the keeper, removes <root>/vms/<id>
+ * VM_CLEAN      vm      kills what is left, dismisses the keeper, removes <root>/vms/<id>; ends of
+ *                       containers that only the keeper's journal knows are told before
+ *                       VM_OFF and VM_CLEAN overtake what else was asked of that VM and its
+ *                       containers (a VM_SPAWN too): nothing of it may take effect afterwards
  * IMAGE_FILES   image   removes image->files
  * TIMER         any     core_done() after delay_ms, without an error
  */

@@ -105,10 +105,24 @@ void vm_begin_stop(struct core *core, struct vm *vm, uint32_t grace_ms, const ch
     wake_next(core, vm);
 }
 
-void vm_dead(struct core *core, struct vm *vm, const char *reason)
+/* All that was known of the ends in it has been told; the rest was not seen by anybody. */
+static void vm_lose_containers(struct core *core, struct vm *vm)
 {
     struct pod *pod = world_pod(core->world, vm->pod);
+    CLEANUP_FREE char *why = str_printf("vm '%s' ended%s%s", vm->id, vm->reason ? ": " : "",
+                                        vm->reason ? vm->reason : "");
 
+    if (!pod)
+        return;
+    POD_FOREACH_CTR(c, pod)
+    ctr_vm_gone(core, c, why);
+    pod->placed = false;
+    pod->effect = 0; /* POD_PLACE, POD_LEAVE: only the VM could have answered */
+    core_changed(core, &pod->object);
+}
+
+void vm_dead(struct core *core, struct vm *vm, const char *reason)
+{
     vm->state = VM_STOPPING;
     vm->paused = false;
     vm->dead = true;
@@ -117,17 +131,7 @@ void vm_dead(struct core *core, struct vm *vm, const char *reason)
     if (!vm->reason)
         str_set(&vm->reason, reason);
     vm_changed(core, vm);
-    if (!pod)
-        return;
     pod_loses_vm(core, vm, reason);
-    pod->effect = 0; /* POD_PLACE, POD_LEAVE: only the VM could have answered */
-    CLEANUP_FREE char *why = str_printf("vm '%s' ended%s%s", vm->id, vm->reason ? ": " : "",
-                                        vm->reason ? vm->reason : "");
-
-    POD_FOREACH_CTR(c, pod)
-    ctr_vm_gone(core, c, why);
-    pod->placed = false;
-    core_changed(core, &pod->object);
 }
 
 void vm_advance(struct core *core, struct vm *vm)
@@ -159,6 +163,7 @@ static void spawn_done(struct core *core, struct vm *vm, const struct error *err
         if (pod)
             pod_fail(core, pod, error);
         vm_dead(core, vm, error->message);
+        vm_lose_containers(core, vm);
         return;
     }
     if (result) {
@@ -174,7 +179,9 @@ static void spawn_done(struct core *core, struct vm *vm, const struct error *err
 static void off_done(struct core *core, struct vm *vm, const struct error *error,
                      const struct effect_result *result)
 {
-    vm_dead(core, vm, error ? error->message : NULL); /* cleaning kills what did not go */
+    vm_dead(core, vm, error ? error->message : NULL);
+    if (!error) /* else cleaning kills it, and finds the last ends in the keeper's journal */
+        vm_lose_containers(core, vm);
 }
 
 static void clean_done(struct core *core, struct vm *vm, const struct error *error,
@@ -188,6 +195,7 @@ static void clean_done(struct core *core, struct vm *vm, const struct error *err
         core_set_timer(core, &vm->object, &vm->timer, core_backoff_ms(vm->retries++));
         return;
     }
+    vm_lose_containers(core, vm);
     if (pod) {
         pod->vm = REF_NONE;
         core_changed(core, &pod->object);
@@ -264,6 +272,7 @@ void core_vm_gone(struct core *core, struct ref ref, const char *reason)
         core_changed(core, &vm->object);
     } else {
         vm_dead(core, vm, str_or(reason, "its keeper is gone"));
+        vm_lose_containers(core, vm);
     }
     core_settle(core);
 }

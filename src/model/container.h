@@ -38,6 +38,7 @@ enum { CTR_EXIT_LOST = 255 }; /* exit code of a container whose end nobody saw *
 struct container {
     struct object object;
     struct ref pod;
+    uint32_t place;         /* grows along the list; by world.c */
     struct container *next; /* of the pod, in the order of declaration; by world.c */
     char id[CTR_ID_LEN + 1];
     struct ctr_spec spec; /* as asked, names filled in; never changes */

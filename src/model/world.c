@@ -279,8 +279,11 @@ void world_add_ctr(struct world *world, struct pod *pod, struct container *ctr)
     world_add(world, NOUN_CTR, &ctr->object);
     HASH_ADD(by_id, world->ctrs_by_id, id[0], CTR_ID_LEN, ctr);
     ctr_name_add(world, ctr);
-    while (*end)
+    while (*end) {
+        if (ctr->place <= (*end)->place)
+            ctr->place = (*end)->place + 1;
         end = &(*end)->next;
+    }
     *end = ctr;
     ctr->pod = pod->object.ref;
     pod->container_count++;
