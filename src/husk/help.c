@@ -199,7 +199,7 @@ static const char BASH_CASES[] = "\"\n"
                                  "        -*) ;;\n"
                                  "        *) verb=${COMP_WORDS[i]}; break ;;\n"
                                  "        esac\n"
-                                 "    done | sort -u\n"
+                                 "    done\n"
                                  "    case $verb in\n";
 
 static const char BASH_TAIL[] =
