@@ -71,13 +71,3 @@ const struct disk_ops disk_block = {
     .layer_make = ext4_make,
     .layer_remove = disk_remove,
 };
-
-const struct disk_ops *disk_driver(const char *name)
-{
-    static const struct disk_ops *const drivers[] = {&disk_block};
-
-    for (size_t i = 0; i < ARRAY_SIZE(drivers); i++)
-        if (strcmp(drivers[i]->name, name) == 0)
-            return drivers[i];
-    return NULL;
-}

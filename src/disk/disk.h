@@ -59,9 +59,6 @@ struct disk_ops {
 /* Images as one erofs file each, writable layers as sparse ext4 files: needs no privilege. */
 extern const struct disk_ops disk_block;
 
-/* NULL if there is no driver of that name. */
-const struct disk_ops *disk_driver(const char *name);
-
 /* Removes a file or a tree below root; `path` is absolute or relative to root. Links are never
  * followed, not even on the way. What is not there is fine; what is not below root is
  * ERROR_INVALID. */
