@@ -260,7 +260,7 @@ static int ctr_check_runs(const struct api *api, const struct container *ctr,
                           struct error **ret_error)
 {
     if (ctr->state != CTR_RUNNING && ctr->state != CTR_STOPPING)
-        return error_set(ret_error, ERROR_STATE, 0, "container '%s' does not run, it is %s",
+        return error_set(ret_error, ERROR_STATE, 0, "container '%s' is not running but %s",
                          ctr->spec.name, ctr_status(ctr));
     if (!exec_has(api->exec, ctr))
         return error_set(ret_error, ERROR_STATE, 0, "container '%s': its VM is gone",
@@ -401,7 +401,7 @@ void process_in_guest(struct call *call)
     struct process_session *session = NULL;
     struct error *error = NULL;
     if (call->pod->state != POD_RUNNING)
-        error_set(&error, ERROR_STATE, 0, "pod '%s' does not run, it is %s", call->pod->spec.id,
+        error_set(&error, ERROR_STATE, 0, "pod '%s' is not running but %s", call->pod->spec.id,
                   pod_status(call->api->world, call->pod));
     if (error || hijack_check(call, &error) < 0 || session_new(call->api, &session, &error) < 0 ||
         session_read(call, session, &error) < 0) {
