@@ -70,8 +70,8 @@ static void op_finish(struct op *op)
 {
     struct hyper *h = op->h;
     assert(h->ops == op);
+    op->done(op->error, op->arg); /* operations that this starts stand in line behind */
     h->ops = op->next;
-    op->done(op->error, op->arg);
     error_free(op->error);
     if (op->fd >= 0)
         close(op->fd);

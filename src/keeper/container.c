@@ -145,6 +145,7 @@ static void container_is_running(struct container *c)
     c->state = CONTAINER_RUNNING;
     c->started_ns = realtime_ns();
     free(take(c->request));
+    stream_open(c->stream); /* the guest knows the stream only now that the disks were there */
     container_tell(c);
     ask_answer(c->keeper, &c->run_asks, NULL);
     if (c->stop_asks)
@@ -204,12 +205,8 @@ static void container_launch(struct container *c, const struct wire_run *m)
     c->stream = stream_new(k, m->flags);
     c->stream->ctr = c;
     log_open_for(c, m->log_path);
-    uint32_t id = c->stream->id;
-    guest_request(k, WIRE_CTR_START, id, &start, started, c);
-    if (!c->stream)
-        return; /* it has failed already */
-    stream_open(c->stream);
     waiting_join(c);
+    guest_request(k, WIRE_CTR_START, c->stream->id, &start, started, c);
 }
 
 static void plugged(struct keeper *k, const struct error *error, void *arg)

@@ -36,7 +36,7 @@ class Control:
     def close(self):
         self.sock.close()
 
-    def send(self, name, fd=None, **values):
+    def send(self, name, /, fd=None, **values):
         if any(f == "seq" for _, f in wire.MESSAGES[name][1]):
             self.seq += 1
             values["seq"] = self.seq
@@ -93,7 +93,7 @@ class Control:
             raise Refused(reply["message"])
         return reply
 
-    def ask(self, name, patience=PATIENCE, **values):
+    def ask(self, name, /, patience=PATIENCE, **values):
         return self.wait(self.send(name, **values), patience)
 
     def ended(self, ctr, run=1):

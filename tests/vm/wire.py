@@ -53,7 +53,7 @@ def frame(name, stream=0, payload=b""):
     return struct.pack("<IHHI", len(payload), MESSAGES[name][0], 0, stream) + payload
 
 
-def message(name, stream=0, **values):
+def message(name, /, stream=0, **values):
     fields = MESSAGES[name][1]
     unknown = set(values) - {f for _, f in fields}
     assert not unknown, f"{name} has no {unknown}"
