@@ -289,9 +289,9 @@ static void event_print(const struct args *args, const char *line, char *const *
     if (wants_json(args) || !event)
         puts(line);
     else
-        printf("%s %s %s %s: %s\n", json_text(event, "time"), json_text(event, "kind"),
+        printf("%s %s %s %s%s%s\n", json_text(event, "time"), json_text(event, "kind"),
                str_or(json_text(event, "name"), json_text(event, "id")), json_text(event, "reason"),
-               json_text(event, "message"));
+               *json_text(event, "message") ? ": " : "", json_text(event, "message"));
 }
 
 /* Prints the whole lines at the front of `lines`. */
