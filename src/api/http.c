@@ -34,6 +34,7 @@ struct http {
     const struct http_ops *ops;
     void *arg;
     struct http_request *requests; /* all, a list */
+    bool again;                    /* the library has work that its timeout does not tell */
 };
 
 struct http_request {
@@ -65,6 +66,13 @@ static bool client_is_gone(int fd)
     return send(fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EPIPE;
 }
 
+/* What is resumed or closed is seen to in the library's next run, which is ours to start. */
+static void http_run_soon(struct http *http)
+{
+    http->again = true;
+    timer_set(http->timer, 0);
+}
+
 static void request_resume(struct http_request *r)
 {
     if (!r->suspended)
@@ -73,8 +81,7 @@ static void request_resume(struct http_request *r)
     watch_free(r->client);
     r->client = NULL;
     MHD_resume_connection(r->connection);
-    /* The library does the work in its next run, which is ours to start. */
-    timer_set(r->http->timer, 0);
+    http_run_soon(r->http);
 }
 
 static void client_ready(int events, void *arg)
@@ -359,7 +366,7 @@ static void connection_upgraded(void *arg, struct MHD_Connection *connection, vo
         log_error("duplicate a client's socket: %s", strerror(errno));
     taken(fd, extra, fd < 0 ? 0 : extra_size, r->taken_arg);
     MHD_upgrade_action(handle, MHD_UPGRADE_ACTION_CLOSE);
-    timer_set(r->http->timer, 0);
+    http_run_soon(r->http);
 }
 
 void http_hijack(struct http_request *r, const char *type,
@@ -378,8 +385,11 @@ void http_hijack(struct http_request *r, const char *type,
 static void http_run(struct http *http)
 {
     MHD_UNSIGNED_LONG_LONG timeout_ms;
+    http->again = false;
     MHD_run(http->daemon);
-    if (MHD_get_timeout(http->daemon, &timeout_ms) == MHD_YES)
+    if (http->again)
+        timer_set(http->timer, 0);
+    else if (MHD_get_timeout(http->daemon, &timeout_ms) == MHD_YES)
         timer_set(http->timer, timeout_ms);
 }
 

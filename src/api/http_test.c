@@ -59,6 +59,10 @@ static void hijack_taken(int fd, const void *early, size_t size, void *arg)
     assert_true(fd >= 0);
     assert_int_equal(size, 5);
     assert_memory_equal(early, "early", 5);
+    if (arg) { /* the library's descriptor must not keep the stream open */
+        close(fd);
+        return;
+    }
     hijacked = fd;
     /* Long after the library has closed its own descriptor. */
     timer_set(later, 100);
@@ -115,6 +119,8 @@ static void run(struct http_request *r, void *arg)
         http_reply_stream(r, 200, "text/plain", pull);
     } else if (str_eq(path, "/hijack")) {
         http_hijack(r, "x/y", hijack_taken, NULL);
+    } else if (str_eq(path, "/hijack/close")) {
+        http_hijack(r, "x/y", hijack_taken, r);
     } else if (str_eq(path, "/upload")) {
         CLEANUP_FREE char *text = str_printf("%zu", uploaded);
         reply_text(r, text);
@@ -313,6 +319,20 @@ static void a_hijacked_stream_outlives_the_servers_hold_on_it(void **state)
     assert_int_equal(gone_count, 1);
 }
 
+static void closed_client(int fd)
+{
+    alarm(5);
+    expect(fd,
+           "POST /hijack/close HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+           "Upgrade: tcp\r\n\r\nearly",
+           "101", "\r\n\r\n");
+}
+
+static void a_hijacked_stream_ends_with_its_last_holder(void **state)
+{
+    with_client(closed_client);
+}
+
 static void leaving_client(int fd)
 {
     const char *request = "GET /never HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -355,6 +375,7 @@ int main(void)
         cmocka_unit_test(an_upload_waits_for_its_reader),
         cmocka_unit_test(a_body_that_is_too_large_is_refused),
         cmocka_unit_test(a_hijacked_stream_outlives_the_servers_hold_on_it),
+        cmocka_unit_test(a_hijacked_stream_ends_with_its_last_holder),
         cmocka_unit_test(a_client_that_leaves_while_it_waits_is_noticed),
         cmocka_unit_test(the_server_ends_while_requests_wait),
     };
