@@ -22,7 +22,7 @@
 
 #include "base/str.h"
 #include "init/cgroup.h"
-#include "init/poll.h"
+#include "init/events.h"
 #include "init/util.h"
 
 enum {
@@ -131,19 +131,15 @@ void clock_set_ns(uint64_t time_ns)
 
 void entropy_add(const uint8_t *data, size_t size)
 {
-    struct {
-        struct rand_pool_info info;
-        uint8_t data[ENTROPY_MAX];
-    } pool = {0};
     CLEANUP_FD int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-
-    size = size < ENTROPY_MAX ? size : ENTROPY_MAX;
     if (!size || fd < 0)
         return;
-    memcpy(pool.data, data, size);
-    pool.info.entropy_count = (int)size * 8;
-    pool.info.buf_size = (int)size;
-    if (ioctl(fd, RNDADDENTROPY, &pool) < 0)
+    size = size < ENTROPY_MAX ? size : ENTROPY_MAX;
+    CLEANUP_FREE struct rand_pool_info *pool = xcalloc(1, sizeof(*pool) + size);
+    pool->entropy_count = (int)size * 8;
+    pool->buf_size = (int)size;
+    memcpy(pool->buf, data, size);
+    if (ioctl(fd, RNDADDENTROPY, pool) < 0)
         say(LOG_WARNING, "entropy cannot be added: %s", strerror(errno));
 }
 

@@ -8,7 +8,7 @@
 
 #include "init/boot.h"
 #include "init/container.h"
-#include "init/poll.h"
+#include "init/events.h"
 #include "init/port.h"
 #include "init/process.h"
 #include "init/serve.h"

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 #include "base/str.h"
-#include "init/poll.h"
+#include "init/events.h"
 #include "init/uevent.h"
 #include "init/util.h"
 

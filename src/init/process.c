@@ -379,21 +379,27 @@ static bool status_receive(struct process *p, bool *ret_end)
     return true;
 }
 
-/* The child runs the program now, or never will: the request is answered. */
+/* The child runs the program now, or never will. A refusal is answered when the child is gone, and
+ * with it what it had made. */
 static void status_ended(struct process *p)
 {
-    CLEANUP_ERROR struct error *error = NULL;
-
     source_close(&p->status);
     p->refused = p->told.report == LAUNCH_REFUSED;
     if (p->refused) {
-        error_set(&error, p->told.kind, 0, "%s", p->told.text);
-        error->err = p->told.err;
         channel_end(&p->out);
         channel_end(&p->err);
-    } else if (p->first && p->container->state == CONTAINER_STARTING) {
-        p->container->state = CONTAINER_RUNNING;
+        return;
     }
+    if (p->first && p->container->state == CONTAINER_STARTING)
+        p->container->state = CONTAINER_RUNNING;
+    serve_reply(p->seq, NULL);
+}
+
+static void process_refused(const struct process *p)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    error_set(&error, p->told.kind, 0, "%s", p->told.text);
+    error->err = p->told.err;
     serve_reply(p->seq, error);
 }
 
@@ -585,6 +591,8 @@ static void process_ended(struct process *p, int wait_status)
             p->container = NULL;
         container_ended(c, p->refused);
     }
+    if (p->refused)
+        process_refused(p);
 }
 
 void process_reap(void)

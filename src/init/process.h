@@ -13,8 +13,8 @@
 #include <sys/types.h>
 
 #include "base/buf.h"
+#include "init/events.h"
 #include "init/launch.h"
-#include "init/poll.h"
 
 struct container;
 struct process;

@@ -125,7 +125,9 @@ static int tree_pick(const char *path)
 /* Puts it on a file, which is made if it is missing. */
 static int tree_place(int tree, const char *path)
 {
-    CLEANUP_FD int fd = open(path, O_CREAT | O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
+    int fd = open(path, O_CREAT | O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
+    if (fd >= 0)
+        close(fd);
     return (int)syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
 }
 

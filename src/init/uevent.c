@@ -6,7 +6,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "init/poll.h"
+#include "init/events.h"
 
 static struct source source = {.fd = -1};
 static void (*on_change)(void);

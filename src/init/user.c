@@ -129,6 +129,9 @@ int user_resolve(struct user *ret, const char *passwd, const char *group, const 
     ret->home = xstrdup(known ? str_or(e.fields[HOME], "/") : "/");
     if (group_part && group_resolve(&ret->gid, group, group_part, ret_error) < 0)
         return -1;
+    /* The first group too: else a file that it may not read could be read without it. */
+    if (group_add(ret, ret->gid, ret_error) < 0)
+        return -1;
     if (known && !group_part && groups_of(ret, group, e.fields[NAME], ret_error) < 0)
         return -1;
     STRV_FOREACH(name, extra)

@@ -90,7 +90,13 @@ int mkdir_all(const char *path, mode_t mode)
             return -1;
         *p = '/';
     }
-    return mkdir(copy, mode) < 0 && errno != EEXIST ? -1 : 0;
+    struct stat st;
+    if (mkdir(copy, mode) == 0)
+        return 0;
+    if (errno != EEXIST || stat(copy, &st) < 0)
+        return -1;
+    errno = ENOTDIR;
+    return S_ISDIR(st.st_mode) ? 0 : -1;
 }
 
 void fd_closep(int *fd)

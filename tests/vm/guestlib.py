@@ -10,6 +10,7 @@ import time
 import wire
 
 BUILD = os.environ.get("HUSK_BUILD") or os.path.join(wire.HERE, "..", "..", "build")
+CPU = os.environ.get("HUSK_TEST_CPU", "max,erms=off,fsrm=off")
 APPEND = "console=ttyS0 quiet panic=-1 random.trust_cpu=on tsc=reliable"
 
 
@@ -51,7 +52,7 @@ class Guest:
         args, bus = MACHINES[machine]
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
-            "-display", "none", "-cpu", "max", "-m", str(memory), "-smp", str(cpus), *args,
+            "-display", "none", "-cpu", CPU, "-m", str(memory), "-smp", str(cpus), *args,
             "-kernel", f"{BUILD}/guest/vmlinux", "-initrd", f"{BUILD}/guest/initramfs.cpio",
             "-append", APPEND + (f" tsc_early_khz={tsc_khz()}" if machine == "microvm" else ""),
             "-serial", f"file:{self.dir}/console",

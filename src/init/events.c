@@ -1,4 +1,4 @@
-#include "init/poll.h"
+#include "init/events.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -4,8 +4,8 @@
  * Descriptors are watched edge-triggered: `ready` is told once that something changed, remembers
  * it, and reads or writes until EAGAIN. A stuck descriptor therefore costs nothing.
  */
-#ifndef HUSK_INIT_POLL_H
-#define HUSK_INIT_POLL_H
+#ifndef HUSK_INIT_EVENTS_H
+#define HUSK_INIT_EVENTS_H
 
 #include <stdbool.h>
 #include <stdint.h>
