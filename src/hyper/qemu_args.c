@@ -33,7 +33,7 @@ static const struct arg_row {
 
 /* What the {words} stand for. */
 struct values {
-    const char *vm, *append, *bus, *reboot, *read_only;
+    const char *vm, *append, *bus, *reboot, *tsc, *read_only;
     uint64_t cpus, memory_kib, tb_mib, monitor_fd, agent_fd, console_fd, kernel_fd, initrd_fd;
     uint64_t disk, disk_fd;
 };
@@ -51,9 +51,10 @@ static const struct word {
     {                                                                                              \
 #name, true, offsetof(struct values, name)                                                 \
     }
-    TEXT(vm),           TEXT(append),       TEXT(bus),         TEXT(reboot),       TEXT(read_only),
-    NUMBER(cpus),       NUMBER(memory_kib), NUMBER(tb_mib),    NUMBER(monitor_fd), NUMBER(agent_fd),
-    NUMBER(console_fd), NUMBER(kernel_fd),  NUMBER(initrd_fd), NUMBER(disk),       NUMBER(disk_fd),
+    TEXT(vm),          TEXT(tsc),          TEXT(append),     TEXT(bus),
+    TEXT(reboot),      TEXT(read_only),    NUMBER(cpus),     NUMBER(memory_kib),
+    NUMBER(tb_mib),    NUMBER(monitor_fd), NUMBER(agent_fd), NUMBER(console_fd),
+    NUMBER(kernel_fd), NUMBER(initrd_fd),  NUMBER(disk),     NUMBER(disk_fd),
 #undef TEXT
 #undef NUMBER
 };
@@ -126,14 +127,17 @@ static int conditions(const struct hyper_spec *spec, unsigned *ret, struct error
     return 0;
 }
 
-int qemu_args_build(const struct hyper_spec *spec, char ***ret, struct error **ret_error)
+int qemu_args_build(const struct hyper_spec *spec, unsigned tsc_khz, char ***ret,
+                    struct error **ret_error)
 {
+    CLEANUP_FREE char *tsc = tsc_khz ? str_printf("tsc_early_khz=%u ", tsc_khz) : xstrdup("");
     unsigned have = 0;
     if (conditions(spec, &have, ret_error) < 0)
         return -1;
     struct values v = {
         .vm = spec->vm,
         .append = spec->append,
+        .tsc = tsc,
         .bus = have & Q35 ? "pci" : "device",
         /* A microvm without ACPI's power button ends by a reset. */
         .reboot = have & MICROVM ? "reboot=t " : "",

@@ -15,7 +15,10 @@ enum {
     QEMU_FD_MAX = QEMU_FD_DISK + HYPER_BOOT_DISKS_MAX
 };
 
-/* The vector is the caller's. ERROR_INVALID if there is no such machine or accelerator. */
-int qemu_args_build(const struct hyper_spec *spec, char ***ret, struct error **ret_error);
+/* tsc_khz: of the host, for guests whose CPU is emulated: they see the host's counter, and may fail
+ * to measure it when the host is busy; 0 if it is not known. The vector is the caller's.
+ * ERROR_INVALID if there is no such machine or accelerator. */
+int qemu_args_build(const struct hyper_spec *spec, unsigned tsc_khz, char ***ret,
+                    struct error **ret_error);
 
 #endif

@@ -32,7 +32,7 @@ static struct hyper_spec shape(const char *machine, const char *accel, unsigned 
 static char *text_of(const struct hyper_spec *spec)
 {
     CLEANUP_STRV char **args = NULL;
-    assert_int_equal(qemu_args_build(spec, &args, NULL), 0);
+    assert_int_equal(qemu_args_build(spec, 2000000, &args, NULL), 0);
     CLEANUP_FREE char *text = strv_join((const char *const *)args, "\n");
     return str_printf("%s\n", text);
 }
@@ -76,16 +76,16 @@ static void what_is_not_known_is_refused_by_name(void **state)
     struct error *error = NULL;
     char **args = NULL;
     struct hyper_spec spec = shape("pc98", "tcg", 0);
-    assert_int_equal(qemu_args_build(&spec, &args, &error), -1);
+    assert_int_equal(qemu_args_build(&spec, 0, &args, &error), -1);
     assert_string_equal(error->message, "machine 'pc98' is not known");
     error_free(take(error));
     spec = shape("q35", "xen", 0);
-    assert_int_equal(qemu_args_build(&spec, &args, &error), -1);
+    assert_int_equal(qemu_args_build(&spec, 0, &args, &error), -1);
     assert_string_equal(error->message, "accelerator 'xen' is not known");
     error_free(error);
     spec = shape("q35", "tcg", 0);
     spec.vm = "vm,process=x";
-    assert_int_equal(qemu_args_build(&spec, &args, NULL), -1);
+    assert_int_equal(qemu_args_build(&spec, 0, &args, NULL), -1);
 }
 
 int main(void)
