@@ -150,9 +150,11 @@ void core_reset(struct core *core, const struct error *why);
  * CTR_DROP      ctr     the VM lets go of its disks
  * POD_LEAVE     pod     out of pod->vm, which is idle then
  * VM_PAUSE, VM_RESUME   vm
- * VM_OFF        vm      asks the guest, after grace_ms ends QEMU; done when QEMU is gone
- * VM_CLEAN      vm      kills what is left, dismisses the keeper, removes <root>/vms/<id>; ends of
- *                       containers that only the keeper's journal knows are told before
+ * VM_OFF        vm      asks the guest, after grace_ms ends QEMU; a keeper that does not answer is
+ *                       killed with its QEMU. Done when QEMU is gone and all ends of containers
+ *                       (its keeper's journal too) were told. Asked again if it fails
+ * VM_CLEAN      vm      kills what is left, dismisses the keeper, removes <root>/vms/<id>, and the
+ *                       journal with it: only asked when all that it knows is in the store.
  *                       VM_OFF and VM_CLEAN overtake what else was asked of that VM and its
  *                       containers (a VM_SPAWN too): nothing of it may take effect afterwards
  * IMAGE_FILES   image   removes image->files
@@ -235,17 +237,18 @@ void core_vm_event(struct core *core, struct ref vm, const char *reason, const c
 
 /* ---- after a start: the world was loaded ---------------------------------------------------- */
 
+struct vm_snapshot_ctr {
+    const char *id;
+    uint64_t run;
+    bool ended; /* then it was also told by core_ctr_ended() */
+    int64_t started_ns;
+};
 struct vm_snapshot {
     bool ready; /* false: still booting */
     bool paused;
     const char *pod_uid; /* placed in it; "" if none */
     int32_t qemu_pid;
-    struct vm_snapshot_ctr {
-        const char *id;
-        uint64_t run;
-        bool ended; /* then it was also told by core_ctr_ended() */
-        int64_t started_ns;
-    } const *ctrs;
+    const struct vm_snapshot_ctr *ctrs;
     size_t ctr_count;
 };
 /* The keeper of that VM was found alive. Say core_ctr_ended() of its ended containers first. */

@@ -501,12 +501,13 @@ static void place_done(struct core *core, struct pod *pod, const struct error *e
 {
     const struct vm *vm = world_vm(core->world, pod->vm);
 
-    if (!error)
+    if (!error) {
         pod->placed = vm && vm->state == VM_ASSOCIATED;
-    else if (pod->state == POD_STARTING)
+        return;
+    }
+    if (pod->state == POD_STARTING)
         pod_fail(core, pod, error);
-    else
-        pod->keep_vm = false; /* whether it was placed is not known: the VM must end */
+    pod->keep_vm = false; /* whether it was placed is not known: the VM must end */
 }
 
 static void leave_done(struct core *core, struct pod *pod, const struct error *error)

@@ -87,12 +87,13 @@ static void pod_loses_vm(struct core *core, struct vm *vm, const char *reason)
     error_set(&error, ERROR_CANCELLED, 0, "vm '%s' ended%s%s", vm->id, reason ? ": " : "",
               reason ? reason : "");
     pod_fail(core, pod, error);
-    wake_next(core, vm);
 }
 
 void vm_begin_stop(struct core *core, struct vm *vm, uint32_t grace_ms, const char *reason)
 {
     assert(vm->state != VM_STOPPING);
+    if (reason)
+        pod_loses_vm(core, vm, reason);
     vm->state = VM_STOPPING;
     vm->paused = false;
     vm->effect = 0; /* nobody waits for what it was about to be */
@@ -100,8 +101,6 @@ void vm_begin_stop(struct core *core, struct vm *vm, uint32_t grace_ms, const ch
     vm->grace_ms = grace_ms;
     str_set(&vm->reason, reason);
     vm_changed(core, vm);
-    if (reason)
-        pod_loses_vm(core, vm, reason);
     wake_next(core, vm);
 }
 
@@ -123,6 +122,7 @@ static void vm_lose_containers(struct core *core, struct vm *vm)
 
 void vm_dead(struct core *core, struct vm *vm, const char *reason)
 {
+    pod_loses_vm(core, vm, reason);
     vm->state = VM_STOPPING;
     vm->paused = false;
     vm->dead = true;
@@ -131,16 +131,18 @@ void vm_dead(struct core *core, struct vm *vm, const char *reason)
     if (!vm->reason)
         str_set(&vm->reason, reason);
     vm_changed(core, vm);
-    pod_loses_vm(core, vm, reason);
+    vm->retries = 0;
+    vm_lose_containers(core, vm);
+    wake_next(core, vm);
 }
 
 void vm_advance(struct core *core, struct vm *vm)
 {
-    if (vm->effect)
+    if (vm->effect || vm->timer)
         return;
     if (vm->state == VM_BOOTING)
         core_ask(core, EFFECT_VM_SPAWN, &vm->object, &vm->effect);
-    else if (vm->state == VM_STOPPING && vm->dead && !vm->timer)
+    else if (vm->state == VM_STOPPING && vm->dead)
         core_ask(core, EFFECT_VM_CLEAN, &vm->object, &vm->effect);
     else if (vm->state == VM_STOPPING && !vm->dead) {
         struct effect *effect = core_ask(core, EFFECT_VM_OFF, &vm->object, &vm->effect);
@@ -163,7 +165,6 @@ static void spawn_done(struct core *core, struct vm *vm, const struct error *err
         if (pod)
             pod_fail(core, pod, error);
         vm_dead(core, vm, error->message);
-        vm_lose_containers(core, vm);
         return;
     }
     if (result) {
@@ -176,12 +177,19 @@ static void spawn_done(struct core *core, struct vm *vm, const struct error *err
     vm_tell(core, vm, "Booted", NULL);
 }
 
+/* As long as QEMU may live its keeper may know of an end that nobody has told yet: it is turned off
+ * again, with less patience, until it is gone. Only then it is cleaned. */
 static void off_done(struct core *core, struct vm *vm, const struct error *error,
                      const struct effect_result *result)
 {
-    vm_dead(core, vm, error ? error->message : NULL);
-    if (!error) /* else cleaning kills it, and finds the last ends in the keeper's journal */
-        vm_lose_containers(core, vm);
+    if (!error) {
+        vm_dead(core, vm, NULL);
+        return;
+    }
+    if (vm->retries == 0)
+        vm_tell(core, vm, "OffFailed", error->message);
+    vm->grace_ms = 0;
+    core_set_timer(core, &vm->object, &vm->timer, core_backoff_ms(vm->retries++));
 }
 
 static void clean_done(struct core *core, struct vm *vm, const struct error *error,
@@ -195,7 +203,6 @@ static void clean_done(struct core *core, struct vm *vm, const struct error *err
         core_set_timer(core, &vm->object, &vm->timer, core_backoff_ms(vm->retries++));
         return;
     }
-    vm_lose_containers(core, vm);
     if (pod) {
         pod->vm = REF_NONE;
         core_changed(core, &pod->object);
@@ -272,7 +279,6 @@ void core_vm_gone(struct core *core, struct ref ref, const char *reason)
         core_changed(core, &vm->object);
     } else {
         vm_dead(core, vm, str_or(reason, "its keeper is gone"));
-        vm_lose_containers(core, vm);
     }
     core_settle(core);
 }

@@ -46,8 +46,8 @@ static int pod_verify_vm(const struct world *world, const struct pod *pod, struc
              pod->state == POD_STOPPING,
          "pod '%s' is %s, but has vm '%s'", pod->spec.id, pod_state_name(pod->state), vm->id);
     if (pod->state == POD_RUNNING)
-        MUST(vm && vm->state == VM_ASSOCIATED && pod->placed,
-             "pod '%s' runs in no vm", pod->spec.id);
+        MUST(vm && vm->state == VM_ASSOCIATED && pod->placed, "pod '%s' runs in no vm",
+             pod->spec.id);
     return 0;
 }
 
