@@ -1,0 +1,304 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "base/str.h"
+#include "core/core_int.h"
+
+static struct world *world;
+static struct core *core;
+static uint64_t last_op;
+
+static int begin(void **state)
+{
+    static char *names[] = {(char *)(uintptr_t) "docker.io/library/busybox:latest", NULL};
+    static struct image facts;
+
+    world = world_new();
+    core = core_new(world, 7);
+    core_clock(core, INT64_C(1000000000));
+    core_reloaded(core);
+    memset(facts.id, '0', IMAGE_ID_LEN);
+    memcpy(facts.id, "sha256:", 7);
+    facts.names = names;
+    facts.config_text = (char *)(uintptr_t) "{\"config\":{\"Cmd\":[\"sh\"]}}";
+    struct request request = {.kind = REQ_IMAGE_ADD, .op = ++last_op, .image_new = &facts};
+
+    core_request(core, &request);
+    return 0;
+}
+
+static int end(void **state)
+{
+    core_free(core);
+    world_free(world);
+    return 0;
+}
+
+/* The reply to the last request: "" if done, the sentence if not, NULL if there is none yet. */
+static const char *answer(void)
+{
+    static char text[512];
+    struct reply reply;
+    const char *ret = NULL;
+
+    while (core_next_reply(core, &reply)) {
+        if (reply.op == last_op) {
+            snprintf(text, sizeof(text), "%s", reply.error ? reply.error->message : "");
+            ret = text;
+        }
+        error_free(reply.error);
+    }
+    return ret;
+}
+
+static const char *ask(struct request request)
+{
+    request.op = ++last_op;
+    core_request(core, &request);
+    return answer();
+}
+
+/* Completes everything but timers, until there is nothing more; `failing` fails. */
+static void act(enum effect_kind failing)
+{
+    static const struct effect_result booted = {"tcg", "q35", 1};
+    struct error *error = NULL;
+    struct effect effect;
+
+    error_set(&error, ERROR_IO, 0, "no luck");
+    while (core_next_effect(core, &effect)) {
+        bool fails = effect.token.kind == failing;
+
+        if (effect.token.kind != EFFECT_TIMER)
+            core_done(core, effect.token, fails ? error : NULL, fails ? NULL : &booted);
+    }
+    error_free(error);
+}
+
+static struct pod *make_pod(const char *text)
+{
+    struct pod_spec *spec = NULL;
+
+    assert_int_equal(pod_spec_parse(text, strlen(text), NULL, &spec, NULL), 0);
+    ask((struct request){.kind = REQ_POD_CREATE, .pod_spec = spec});
+    return world_pod_by_id(world, "web");
+}
+
+static const char ONE[] =
+    "{\"id\":\"web\",\"containers\":[{\"name\":\"c\",\"image\":\"busybox\"}]}";
+
+static void a_pod_is_created_started_stopped_and_removed(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct ref ref = pod->object.ref;
+
+    act(EFFECT_COUNT);
+    assert_string_equal(answer(), "");
+    assert_int_equal(pod->state, POD_CREATED);
+    assert_null(ask((struct request){.kind = REQ_POD_START, .pod = ref}));
+    act(EFFECT_COUNT);
+    assert_string_equal(answer(), "");
+    assert_int_equal(pod->state, POD_RUNNING);
+    assert_int_equal(pod->containers->state, CTR_RUNNING);
+    core_ctr_ended(core, pod->containers->object.ref,
+                   &(struct ctr_end){.run = 1, .code = 3, .finished_ns = 9});
+    assert_string_equal(ctr_status(pod->containers), "failed");
+    assert_int_equal(pod->state, POD_RUNNING);
+    assert_null(ask((struct request){.kind = REQ_POD_STOP, .pod = ref, .grace_ms = 10}));
+    act(EFFECT_COUNT);
+    assert_string_equal(answer(), "");
+    assert_int_equal(pod->state, POD_CREATED);
+    assert_int_equal(pod->containers->exit_code, 3);
+    assert_int_equal(world->tables[NOUN_VM].count, 0);
+    assert_null(ask((struct request){.kind = REQ_POD_REMOVE, .pod = ref}));
+    act(EFFECT_COUNT);
+    assert_string_equal(answer(), "");
+    assert_null(world_pod(world, ref));
+}
+
+static void a_create_that_fails_leaves_nothing(void **state)
+{
+    make_pod(ONE);
+    act(EFFECT_MAKE_LAYER);
+    assert_string_equal(answer(), "pod 'web': step 'layers': container 'c': no luck");
+    assert_null(world_pod_by_id(world, "web"));
+    assert_int_equal(world->tables[NOUN_CTR].count, 0);
+}
+
+static void a_start_that_fails_is_undone_and_says_at_which_step(void **state)
+{
+    static const struct {
+        enum effect_kind failing;
+        const char *sentence;
+    } rows[] = {
+        {EFFECT_VM_SPAWN, "pod 'web': step 'vm': no luck"},
+        {EFFECT_POD_PLACE, "pod 'web': step 'place': no luck"},
+        {EFFECT_CTR_RUN, "pod 'web': step 'run': container 'c': no luck"},
+    };
+    struct pod *pod = make_pod(ONE);
+
+    act(EFFECT_COUNT);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+        act(rows[i].failing);
+        assert_string_equal(answer(), rows[i].sentence);
+        assert_int_equal(pod->state, POD_CREATED);
+        assert_int_equal(world->tables[NOUN_VM].count, 0);
+        assert_string_equal(pod_status(world, pod), "failed");
+    }
+}
+
+static void a_refusal_names_object_state_and_verb(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct ref ref = pod->object.ref;
+
+    assert_string_equal(ask((struct request){.kind = REQ_POD_START, .pod = ref}),
+                        "pod 'web' cannot be started: it is being created");
+    act(EFFECT_COUNT);
+    assert_string_equal(ask((struct request){.kind = REQ_POD_STOP, .pod = ref}),
+                        "pod 'web' cannot be stopped: it is not running");
+    assert_string_equal(ask((struct request){.kind = REQ_POD_PAUSE, .pod = ref}),
+                        "pod 'web' cannot be paused: it is not running");
+    ask((struct request){.kind = REQ_POD_START, .pod = ref});
+    act(EFFECT_COUNT);
+    assert_string_equal(ask((struct request){.kind = REQ_POD_START, .pod = ref}),
+                        "pod 'web' cannot be started: it is running");
+    assert_string_equal(ask((struct request){.kind = REQ_POD_REMOVE, .pod = ref}),
+                        "pod 'web' cannot be removed: it is running (force removes it)");
+    assert_string_equal(
+        ask((struct request){.kind = REQ_CTR_START, .ctr = pod->containers->object.ref}),
+        "container 'c' cannot be started: it is running");
+    assert_string_equal(
+        ask((struct request){.kind = REQ_IMAGE_REMOVE, .image = pod->containers->image}),
+        "image 'docker.io/library/busybox:latest' is used by 1 container");
+}
+
+/* Whatever the state, a verb is refused with a sentence, answered, or waited for; never lost. */
+static void every_verb_in_every_state_of_a_pod_is_answered_or_waits(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+
+    for (int kind = REQ_POD_START; kind <= REQ_CTR_CREATE; kind++)
+        for (int s = 0; kind != REQ_POD_REPLACE && s < POD_STATE_COUNT; s++) {
+            CLEANUP_ERROR struct error *error = NULL;
+            struct pod copy = *pod;
+
+            copy.state = (enum pod_state)s;
+            int result = pod_admit(&copy, (enum request_kind)kind, false, &error);
+
+            assert_true(result > 0 || (error && strlen(error->message) > 20));
+        }
+    for (int kind = REQ_CTR_START; kind <= REQ_CTR_WAIT; kind++)
+        for (int s = 0; s < CTR_STATE_COUNT; s++) {
+            CLEANUP_ERROR struct error *error = NULL;
+            struct container copy = *pod->containers;
+
+            copy.state = (enum ctr_state)s;
+            int result = ctr_admit(&copy, (enum request_kind)kind, false, &error);
+
+            assert_true(result > 0 || (error && strlen(error->message) > 20));
+        }
+}
+
+static void a_stop_while_it_starts_answers_both(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    uint64_t start;
+    struct reply reply;
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    start = last_op;
+    struct request stop = {.kind = REQ_POD_STOP, .pod = pod->object.ref, .op = ++last_op};
+
+    core_request(core, &stop);
+    assert_true(core_next_reply(core, &reply));
+    assert_int_equal(reply.op, start);
+    assert_string_equal(reply.error->message, "pod 'web' was stopped while it was to be started");
+    error_free(reply.error);
+    act(EFFECT_COUNT);
+    assert_string_equal(answer(), "");
+    assert_int_equal(world->tables[NOUN_VM].count, 0);
+}
+
+static void a_container_is_restarted_with_growing_delays(void **state)
+{
+    static const uint64_t delays[] = {1000, 2000, 4000, 8000};
+    struct pod *pod = make_pod("{\"id\":\"web\",\"restartPolicy\":\"onFailure\",\"containers\":[{"
+                               "\"name\":\"c\",\"image\":\"busybox\"}]}");
+    struct container *ctr = pod->containers;
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    act(EFFECT_COUNT);
+    for (size_t i = 0; i < ARRAY_SIZE(delays); i++) {
+        struct effect effect;
+
+        core_ctr_ended(core, ctr->object.ref, &(struct ctr_end){.run = i + 1, .code = 1});
+        assert_true(core_next_effect(core, &effect));
+        assert_int_equal(effect.token.kind, EFFECT_TIMER);
+        assert_int_equal(effect.delay_ms, delays[i]);
+        core_done(core, effect.token, NULL, NULL);
+        act(EFFECT_COUNT);
+        assert_int_equal(ctr->state, CTR_RUNNING);
+    }
+    core_ctr_ended(core, ctr->object.ref, &(struct ctr_end){.run = 5, .code = 0});
+    assert_int_equal(ctr->want, CTR_WANT_STOPPED);
+}
+
+static void a_pod_whose_vm_dies_is_listed_with_its_reason(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    act(EFFECT_COUNT);
+    core_vm_gone(core, pod->vm, "qemu was killed by signal 9");
+    act(EFFECT_COUNT);
+    assert_int_equal(pod->state, POD_CREATED);
+    assert_string_equal(pod_status(world, pod), "failed");
+    assert_non_null(strstr(pod->reason, "qemu was killed by signal 9"));
+    assert_non_null(strstr(pod->containers->reason, "qemu was killed by signal 9"));
+    assert_int_equal(pod->containers->exit_code, CTR_EXIT_LOST);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    act(EFFECT_COUNT);
+    assert_string_equal(answer(), "");
+}
+
+static void a_completion_of_the_past_is_dropped(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct effect effect;
+
+    assert_true(core_next_effect(core, &effect));
+    struct token token = effect.token;
+
+    token.serial += 17;
+    core_done(core, token, NULL, NULL);
+    assert_int_equal(pod->state, POD_CREATING);
+    core_done(core, effect.token, NULL, NULL);
+    assert_int_equal(pod->state, POD_CREATED);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+    const struct CMUnitTest tests[] = {
+        TEST(a_pod_is_created_started_stopped_and_removed),
+        TEST(a_create_that_fails_leaves_nothing),
+        TEST(a_start_that_fails_is_undone_and_says_at_which_step),
+        TEST(a_refusal_names_object_state_and_verb),
+        TEST(every_verb_in_every_state_of_a_pod_is_answered_or_waits),
+        TEST(a_stop_while_it_starts_answers_both),
+        TEST(a_container_is_restarted_with_growing_delays),
+        TEST(a_pod_whose_vm_dies_is_listed_with_its_reason),
+        TEST(a_completion_of_the_past_is_dropped),
+    };
+
+    return cmocka_run_group_tests_name("core", tests, NULL, NULL);
+}

@@ -1,0 +1,236 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/str.h"
+#include "store/store_int.h"
+
+static struct world *world;
+static struct store *store;
+
+static struct pod *add_pod(const char *id)
+{
+    struct pod *pod = xcalloc(1, sizeof(*pod));
+
+    snprintf(pod->uid, sizeof(pod->uid), "%016x", world->tables[NOUN_POD].used);
+    pod->spec.id = xstrdup(id);
+    pod->spec.vcpu = 1;
+    pod->spec.memory_mb = 128;
+    pod->spec.storage_mb = 1024;
+    pod->state = POD_CREATED;
+    world_add_pod(world, pod);
+    return pod;
+}
+
+static struct image *add_image(void)
+{
+    struct image *image = xcalloc(1, sizeof(*image));
+
+    snprintf(image->id, sizeof(image->id), "sha256:%064d", 1);
+    image->config_text = xstrdup("{}");
+    strv_push(&image->files, "images/1.erofs");
+    world_add_image(world, image);
+    world_name_image(world, image, "docker.io/library/busybox:latest");
+    return image;
+}
+
+static void add_ctr(struct pod *pod, const struct image *image)
+{
+    struct container *ctr = xcalloc(1, sizeof(*ctr));
+
+    snprintf(ctr->id, sizeof(ctr->id), "%064x", world->tables[NOUN_CTR].used);
+    ctr->spec.name = str_printf("c%u", pod->container_count);
+    ctr->spec.image = xstrdup("busybox");
+    ctr->image = image->object.ref;
+    memcpy(ctr->image_id, image->id, sizeof(ctr->image_id));
+    ctr->state = CTR_ENDED;
+    ctr->run = 3;
+    ctr->exit_code = 137;
+    ctr->exit_signal = 9;
+    ctr->finished_ns = 5;
+    ctr->reason = xstrdup("out of memory");
+    world_add_ctr(world, pod, ctr);
+}
+
+static int begin(void **state)
+{
+    world = world_new();
+    assert_int_equal(store_open(":memory:", &store, NULL), 0);
+    struct pod *pod = add_pod("web");
+    struct image *image = add_image();
+
+    add_ctr(pod, image);
+    add_ctr(pod, image);
+    world_tell(world, 77, &pod->object, "Created", "%s", "it was made");
+    assert_int_equal(store_commit(store, world, NULL), 0);
+    return 0;
+}
+
+static int end(void **state)
+{
+    store_close(store);
+    world_free(world);
+    return 0;
+}
+
+static void what_was_committed_is_loaded(void **state)
+{
+    world_clear(world);
+    assert_int_equal(store_load(store, world, NULL), 0);
+    struct pod *pod = world_pod_by_id(world, "web");
+
+    assert_non_null(pod);
+    assert_int_equal(pod->container_count, 2);
+    assert_string_equal(pod->containers->spec.name, "c0");
+    assert_string_equal(pod->containers->next->spec.name, "c1");
+    assert_int_equal(pod->containers->exit_code, 137);
+    assert_int_equal(pod->containers->run, 3);
+    assert_string_equal(pod->containers->reason, "out of memory");
+    struct image *image = world_image(world, pod->containers->image);
+
+    assert_int_equal(image->users, 2);
+    assert_string_equal(image->names[0], "docker.io/library/busybox:latest");
+    assert_string_equal(image->files[0], "images/1.erofs");
+    assert_false(world_is_dirty(world));
+}
+
+static void a_damaged_row_is_named_and_nothing_is_dropped(void **state)
+{
+    static const struct {
+        const char *sql, *sentence;
+    } rows[] = {
+        {"UPDATE pods SET state = 'dreaming'",
+         "store ':memory:': pod '0000000000000000' is damaged: state"},
+        {"UPDATE pods SET spec = '{\"id\":'",
+         "store ':memory:': pod '0000000000000000' is damaged: podfile is not JSON: line 1, column "
+         "6: unexpected token near end of file"},
+        {"UPDATE pods SET vm = 'vm-AAAAAAAAAA'",
+         "store ':memory:': pod '0000000000000000' is damaged: its vm is missing"},
+        {"UPDATE pods SET id = 'other'",
+         "store ':memory:': pod '0000000000000000' is damaged: it has two names"},
+        {"UPDATE pods SET state = 'running', want = 'running'", "pod 'web' runs in no vm"},
+        {"UPDATE names SET image = 'x'",
+         "store ':memory:': image name 'docker.io/library/busybox:latest' is damaged: its image is "
+         "missing"},
+        {"UPDATE images SET files = '3'", NULL},
+        {"UPDATE containers SET pod = 'x'", NULL},
+        {"UPDATE containers SET run = -1", NULL},
+        {"UPDATE containers SET run = 'many'", NULL},
+        {"UPDATE containers SET id = 'short' WHERE id LIKE '%1'", NULL},
+        {"DELETE FROM images", NULL},
+    };
+
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        CLEANUP_ERROR struct error *error = NULL;
+
+        sqlite3_exec(store->db, "SAVEPOINT before", NULL, NULL, NULL);
+        assert_int_equal(sqlite3_exec(store->db, rows[i].sql, NULL, NULL, NULL), SQLITE_OK);
+        world_clear(world);
+        assert_int_equal(store_load(store, world, &error), -1);
+        assert_int_equal(error->kind, ERROR_CORRUPT);
+        if (rows[i].sentence)
+            assert_string_equal(error->message, rows[i].sentence);
+        assert_int_equal(world->tables[NOUN_POD].count, 0);
+        sqlite3_exec(store->db, "ROLLBACK TO before; RELEASE before", NULL, NULL, NULL);
+    }
+}
+
+static bool count_event(const struct feed_event *event, void *arg)
+{
+    ++*(int *)arg;
+    return true;
+}
+
+static void the_feed_goes_on_after_a_reload_and_is_bounded(void **state)
+{
+    int count = 0;
+    struct pod *pod = world_pod_by_id(world, "web");
+
+    assert_int_equal(store_revision(store), 1);
+    for (int i = 0; i < STORE_FEED_KEEP + 5; i++)
+        world_tell(world, i, &pod->object, "Again", "%d", i);
+    assert_int_equal(store_commit(store, world, NULL), 0);
+    assert_int_equal(store_revision(store), STORE_FEED_KEEP + 6);
+    assert_int_equal(store_feed_each(store, 0, 0, 0, count_event, &count, NULL), 0);
+    assert_int_equal(count, STORE_FEED_KEEP);
+    count = 0;
+    store_feed_each(store, STORE_FEED_KEEP + 4, 0, 0, count_event, &count, NULL);
+    assert_int_equal(count, 2);
+}
+
+static void a_commit_on_a_full_disk_changes_nothing(void **state)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    char name[32];
+
+    store_limit_pages(store, 1);
+    for (int i = 0; i < 500; i++) {
+        snprintf(name, sizeof(name), "pod-%d", i);
+        add_pod(name);
+    }
+    assert_int_equal(store_commit(store, world, &error), -1);
+    assert_int_equal(error->kind, ERROR_NO_SPACE);
+    assert_true(world_is_dirty(world));
+    world_clear(world);
+    assert_int_equal(store_load(store, world, NULL), 0);
+    assert_int_equal(world->tables[NOUN_POD].count, 1);
+    store_limit_pages(store, 0);
+    add_pod("later");
+    assert_int_equal(store_commit(store, world, NULL), 0);
+}
+
+static void small_values_are_kept_by_name(void **state)
+{
+    assert_null(store_meta_get(store, "accel"));
+    assert_int_equal(store_meta_set(store, "accel", "tcg", NULL), 0);
+    char *value = store_meta_get(store, "accel");
+
+    assert_string_equal(value, "tcg");
+    free(value);
+    assert_int_equal(store_meta_set(store, "accel", NULL, NULL), 0);
+    assert_null(store_meta_get(store, "accel"));
+}
+
+static void a_second_daemon_and_a_newer_file_are_refused(void **state)
+{
+    char directory[] = "/tmp/husk-store-XXXXXX";
+    struct store *first = NULL, *second = NULL;
+    struct error *error = NULL;
+
+    assert_non_null(mkdtemp(directory));
+    CLEANUP_FREE char *path = str_printf("%s/store", directory);
+    CLEANUP_FREE char *reserve = str_printf("%s.reserve", path);
+
+    assert_int_equal(store_open(path, &first, NULL), 0);
+    assert_int_equal(store_open(path, &second, &error), -1);
+    assert_int_equal(error->kind, ERROR_BUSY);
+    error_free(take(error));
+    sqlite3_exec(first->db, "PRAGMA user_version = 99", NULL, NULL, NULL);
+    store_close(first);
+    assert_int_equal(store_open(path, &second, &error), -1);
+    assert_int_equal(error->kind, ERROR_UNSUPPORTED);
+    error_free(error);
+    unlink(path);
+    unlink(reserve);
+    assert_int_equal(rmdir(directory), 0);
+}
+
+int main(void)
+{
+#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
+    const struct CMUnitTest tests[] = {
+        TEST(what_was_committed_is_loaded),
+        TEST(a_damaged_row_is_named_and_nothing_is_dropped),
+        TEST(the_feed_goes_on_after_a_reload_and_is_bounded),
+        TEST(a_commit_on_a_full_disk_changes_nothing),
+        TEST(small_values_are_kept_by_name),
+        TEST(a_second_daemon_and_a_newer_file_are_refused),
+    };
+
+    return cmocka_run_group_tests_name("store", tests, NULL, NULL);
+}
