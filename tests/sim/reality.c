@@ -609,7 +609,8 @@ void reality_adopt(void)
             tell_ends(vm);
             vm->gone_told = true;
         }
-        core_vm_gone(sim.core, known->object.ref, "it died meanwhile");
+        if (vm || percent(50)) /* where there is nothing at all, nothing need be said */
+            core_vm_gone(sim.core, known->object.ref, "it died meanwhile");
     }
     for (size_t i = 0; i < VMS_REAL; i++)
         if (*vms[i].id && !world_vm_by_id(sim.world, vms[i].id))

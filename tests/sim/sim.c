@@ -153,6 +153,8 @@ static void ask(struct request *request)
 {
     request->op = ++sim.last_op;
     sim.open_ops++;
+    sim.kinds[request->op - sim.first_op] = (uint8_t)request->kind;
+    sim.open_waits += request->kind == REQ_CTR_WAIT;
     sim.requests[request->kind]++;
     if (request->kind == REQ_POD_CREATE && !request->pod_spec)
         make_pod(request);
@@ -201,6 +203,7 @@ static void take_replies(void)
             broken("reply", "to nobody, or for the second time");
         set_add_op(reply.op);
         sim.open_ops--;
+        sim.open_waits -= sim.kinds[reply.op - sim.first_op] == REQ_CTR_WAIT;
         sim.failed_replies += reply.error != NULL;
         error_free(reply.error);
     }
@@ -225,6 +228,7 @@ static void load(void)
     core_clock(sim.core, sim.wall_ns);
     sim.first_op = sim.last_op + 1;
     sim.open_ops = 0;
+    sim.open_waits = 0;
     sim.answered_count = 0;
     reality_adopt();
     core_reloaded(sim.core);
@@ -321,11 +325,16 @@ static void settle(void)
     for (unsigned n = 0; n < 100000; n++) {
         sim.wall_ns += INT64_C(400000) * 1000000;
         core_clock(sim.core, sim.wall_ns);
-        bool moved = reality_deliver() | reality_complete() | reality_timer();
+        bool moved = reality_deliver();
+
+        moved = reality_complete() || moved;
+        moved = reality_timer() || moved;
 
         turn_end();
         if (!moved && !reality_is_busy()) {
             reality_compare();
+            if (sim.open_ops != sim.open_waits)
+                broken("operations", "some wait for nothing");
             sim.calm = false;
             return;
         }
