@@ -16,16 +16,16 @@ struct events {
 static bool event_put(const struct feed_event *event, void *arg)
 {
     struct events *events = arg;
-    json_t *json =
-        json_pack("{s:o, s:I, s:s, s:s, s:s, s:s, s:s}", "time", show_time(event->time_ns),
-                  "revision", (json_int_t)event->revision, "kind", noun_name(event->noun), "id",
-                  str_or(event->id, ""), "name", str_or(event->name, ""), "reason",
-                  str_or(event->reason, ""), "message", str_or(event->message, ""));
-    char *text = json_dumps(json, JSON_COMPACT);
-    if (text)
-        buf_printf(&events->out, "%s\n", text);
-    free(text);
-    json_decref(json);
+    json_open(&events->out, NULL, '{');
+    show_time(&events->out, "time", event->time_ns);
+    json_number(&events->out, "revision", (int64_t)event->revision);
+    json_text(&events->out, "kind", noun_name(event->noun));
+    json_text(&events->out, "id", event->id);
+    json_text(&events->out, "name", event->name);
+    json_text(&events->out, "reason", event->reason);
+    json_text(&events->out, "message", event->message);
+    json_close(&events->out, '}');
+    buf_append_str(&events->out, "\n");
     events->revision = event->revision;
     return true;
 }

@@ -100,6 +100,12 @@ void call_json(struct call *call, unsigned status, json_t *json)
     http_reply(call->r, status, "application/json", &out);
 }
 
+void call_json_text(struct call *call, unsigned status, struct buf *json)
+{
+    buf_append_str(json, "\n");
+    http_reply(call->r, status, "application/json", json);
+}
+
 void call_fail(struct call *call, struct error *error)
 {
     http_reply_error(call->r, error);

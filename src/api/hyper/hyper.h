@@ -6,6 +6,7 @@
 
 #include "api/api.h"
 #include "api/http.h"
+#include "api/jsonout.h"
 #include "api/times.h"
 #include "base/str.h"
 
@@ -72,6 +73,8 @@ int call_strings(const struct call *call, const char *name, char ***ret, struct 
 
 /* Answers with JSON; takes the reference. */
 void call_json(struct call *call, unsigned status, json_t *json);
+/* The same with text, whose end is put here; the buffer is released. */
+void call_json_text(struct call *call, unsigned status, struct buf *json);
 /* Answers with the error, and frees it. */
 void call_fail(struct call *call, struct error *error);
 /* Asks the core; `done` is called unless the client leaves before. */
@@ -90,18 +93,17 @@ int call_follow(struct call *call, struct error **ret_error);
 
 /* ---- show.c: objects as JSON ---------------------------------------------------------------- */
 
-json_t *show_pod(const struct api *api, const struct pod *pod);
-json_t *show_ctr(const struct api *api, const struct container *ctr);
-json_t *show_vm(const struct api *api, const struct vm *vm);
-json_t *show_image(const struct image *image);
-json_t *show_strings(const char *const *strings);
-json_t *show_pairs(const char *const *pairs);
-json_t *show_time(int64_t ns);
+/* Each writes the fields of an object that is open. */
+void show_pod(const struct api *api, const struct pod *pod, struct buf *out);
+void show_ctr(const struct api *api, const struct container *ctr, struct buf *out);
+void show_vm(const struct api *api, const struct vm *vm, struct buf *out);
+void show_image(const struct api *api, const struct image *image, struct buf *out);
+void show_time(struct buf *out, const char *key, int64_t ns);
 /* All that is known. */
-json_t *inspect_pod(const struct api *api, const struct pod *pod);
-json_t *inspect_ctr(const struct api *api, const struct container *ctr);
-json_t *inspect_vm(const struct api *api, const struct vm *vm);
-json_t *inspect_image(const struct image *image);
+void inspect_pod(const struct api *api, const struct pod *pod, struct buf *out);
+void inspect_ctr(const struct api *api, const struct container *ctr, struct buf *out);
+void inspect_vm(const struct api *api, const struct vm *vm, struct buf *out);
+void inspect_image(const struct api *api, const struct image *image, struct buf *out);
 
 /* ---- process.c: sessions of exec ------------------------------------------------------------ */
 

@@ -26,6 +26,14 @@ void look_version(struct call *call)
                         "ApiVersion", API_VERSION));
 }
 
+static json_t *pairs_info(const char *const *pairs)
+{
+    json_t *object = json_object();
+    for (; pairs && pairs[0] && pairs[1]; pairs += 2)
+        json_object_set_new(object, pairs[0], json_string(pairs[1]));
+    return object;
+}
+
 /* ---- info ----------------------------------------------------------------------------------- */
 
 static char *os_name(void)
@@ -106,7 +114,7 @@ void look_info(struct call *call)
                              accel, "AccelReason", reason, "Machine", config->machine, "Kernel",
                              config->kernel, "Qemu", config->qemu, "RootDir", config->root,
                              "Socket", config->socket, "MemPrivate", (json_int_t)memory_private(),
-                             "Settings", show_pairs(config->settings));
+                             "Settings", pairs_info(config->settings));
     json_object_update(json, more);
     json_decref(more);
     call_json(call, 200, json);
@@ -145,74 +153,93 @@ static const char *pod_name_of(const struct api *api, struct ref ref)
     return pod ? pod->spec.id : "";
 }
 
-static json_t *line_json(char *line)
+static void list_pods(const struct api *api, const struct filter *filter, bool json,
+                      struct buf *out)
 {
-    json_t *json = json_string(line);
-    free(line);
-    return json;
-}
-
-static json_t *list_pods(const struct api *api, const struct filter *filter, bool json)
-{
-    json_t *list = json_array();
     WORLD_FOREACH(struct pod, pod, api->world, NOUN_POD)
     {
         const struct vm *vm = world_vm(api->world, pod->vm);
         if (!filter_passes(filter, pod->object.ref, pod->vm))
             continue;
-        json_array_append_new(
-            list, json ? show_pod(api, pod)
-                       : line_json(str_printf("%s:%s:%s:%s", pod->spec.id, pod->spec.id,
-                                              vm ? vm->id : "", pod_status(api->world, pod))));
+        if (!json) {
+            CLEANUP_FREE char *line = str_printf("%s:%s:%s:%s", pod->spec.id, pod->spec.id,
+                                                 vm ? vm->id : "", pod_status(api->world, pod));
+            json_text(out, NULL, line);
+            continue;
+        }
+        json_open(out, NULL, '{');
+        show_pod(api, pod, out);
+        json_close(out, '}');
     }
-    return list;
 }
 
-static json_t *list_ctrs(const struct api *api, const struct filter *filter, bool json)
+static void list_ctr(const struct api *api, const struct container *ctr, const struct pod *pod,
+                     bool json, struct buf *out)
 {
-    json_t *list = json_array();
+    if (!json) {
+        CLEANUP_FREE char *line =
+            str_printf("%s:%s:%s:%s", ctr->id, ctr->spec.name, pod->spec.id, ctr_status(ctr));
+        json_text(out, NULL, line);
+        return;
+    }
+    json_open(out, NULL, '{');
+    show_ctr(api, ctr, out);
+    json_close(out, '}');
+}
+
+static void list_ctrs(const struct api *api, const struct filter *filter, bool json,
+                      struct buf *out)
+{
     WORLD_FOREACH(struct pod, pod, api->world, NOUN_POD)
     {
         if (!filter_passes(filter, pod->object.ref, pod->vm))
             continue;
         POD_FOREACH_CTR(ctr, pod)
-        json_array_append_new(list,
-                              json ? show_ctr(api, ctr)
-                                   : line_json(str_printf("%s:%s:%s:%s", ctr->id, ctr->spec.name,
-                                                          pod->spec.id, ctr_status(ctr))));
+        list_ctr(api, ctr, pod, json, out);
     }
-    return list;
 }
 
-static json_t *list_vms(const struct api *api, const struct filter *filter, bool json)
+static void list_vms(const struct api *api, const struct filter *filter, bool json, struct buf *out)
 {
-    json_t *list = json_array();
     WORLD_FOREACH(struct vm, vm, api->world, NOUN_VM)
     {
         if (!filter_passes(filter, vm->pod, vm->object.ref))
             continue;
-        json_array_append_new(
-            list, json ? show_vm(api, vm)
-                       : line_json(str_printf("%s:%s:%s", vm->id, pod_name_of(api, vm->pod),
-                                              vm_status(vm))));
+        if (!json) {
+            CLEANUP_FREE char *line =
+                str_printf("%s:%s:%s", vm->id, pod_name_of(api, vm->pod), vm_status(vm));
+            json_text(out, NULL, line);
+            continue;
+        }
+        json_open(out, NULL, '{');
+        show_vm(api, vm, out);
+        json_close(out, '}');
     }
-    return list;
 }
 
-static json_t *list_images(const struct api *api, const struct filter *filter, bool json)
+static void list_images(const struct api *api, const struct filter *filter, bool json,
+                        struct buf *out)
 {
-    json_t *list = json_array();
     WORLD_FOREACH(struct image, image, api->world, NOUN_IMAGE)
-    if (image->state == IMAGE_PRESENT)
-        json_array_append_new(list, json ? show_image(image) : json_string(image->id));
-    return list;
+    {
+        if (image->state != IMAGE_PRESENT)
+            continue;
+        if (!json) {
+            json_text(out, NULL, image->id);
+            continue;
+        }
+        json_open(out, NULL, '{');
+        show_image(api, image, out);
+        json_close(out, '}');
+    }
 }
 
 void look_list(struct call *call)
 {
     static const struct {
         const char *item, *key;
-        json_t *(*list)(const struct api *api, const struct filter *filter, bool json);
+        void (*list)(const struct api *api, const struct filter *filter, bool json,
+                     struct buf *out);
     } lists[] = {
         {"pod", "podData", list_pods},
         {"container", "cData", list_ctrs},
@@ -221,22 +248,35 @@ void look_list(struct call *call)
     };
     const char *item = str_or(call_query(call, "item"), "pod");
     bool json = str_eq(call_query(call, "format"), "json");
+    struct buf out = {0};
     struct filter filter;
     struct error *error = NULL;
     if (filter_read(call, &filter, &error) < 0) {
         call_fail(call, error);
         return;
     }
-    for (size_t i = 0; i < ARRAY_SIZE(lists); i++)
-        if (str_eq(lists[i].item, item)) {
-            /* 201 is what HyperContainer says here, and hyperctl expects. */
-            call_json(call, json ? 200 : 201,
-                      json_pack("{s:s, s:o}", "item", item, json ? "items" : lists[i].key,
-                                lists[i].list(call->api, &filter, json)));
-            return;
-        }
+    for (size_t i = 0; i < ARRAY_SIZE(lists); i++) {
+        if (!str_eq(lists[i].item, item))
+            continue;
+        json_open(&out, NULL, '{');
+        json_text(&out, "item", item);
+        json_open(&out, json ? "items" : lists[i].key, '[');
+        lists[i].list(call->api, &filter, json, &out);
+        json_close(&out, ']');
+        json_close(&out, '}');
+        /* 201 is what HyperContainer says here, and hyperctl expects. */
+        call_json_text(call, json ? 200 : 201, &out);
+        return;
+    }
     error_set(&error, ERROR_INVALID, 0, "item: '%s' is not one of pod, container, vm, image", item);
     call_fail(call, error);
+}
+
+static json_t *line_json(char *line)
+{
+    json_t *json = json_string(line);
+    free(line);
+    return json;
 }
 
 void look_images(struct call *call)
@@ -297,6 +337,14 @@ static json_t *ctr_status_info(const struct container *ctr)
                      terminated);
 }
 
+static json_t *strings_info(const char *const *strings)
+{
+    json_t *array = json_array();
+    STRV_FOREACH(s, strings)
+        json_array_append_new(array, json_string(*s));
+    return array;
+}
+
 static json_t *env_info(const char *const *env)
 {
     json_t *list = json_array();
@@ -317,7 +365,7 @@ static json_t *ctr_spec_info(const struct api *api, const struct container *ctr)
         json_pack("{s:s, s:s, s:s, s:s, s:s, s:o, s:o, s:o, s:b}", "name", ctr->spec.name,
                   "containerID", ctr->id, "image", str_or(ctr->spec.image, ""), "imageID",
                   ctr->image_id, "workingDir", str_or(process.cwd, "/"), "commands",
-                  show_strings(argv), "args", show_strings(argv && argv[0] ? argv + 1 : NULL),
+                  strings_info(argv), "args", strings_info(argv && argv[0] ? argv + 1 : NULL),
                   "env", env_info((const char *const *)process.env), "tty", (int)process.tty);
     process_clear(&process);
     return json;
@@ -338,7 +386,7 @@ void look_pod_info(struct call *call)
     }
     json_t *spec = json_pack("{s:o, s:I, s:I, s:o}", "containers", containers, "vcpu",
                              (json_int_t)pod->spec.vcpu, "memory", (json_int_t)pod->spec.memory_mb,
-                             "labels", show_pairs((const char *const *)pod->spec.labels));
+                             "labels", pairs_info((const char *const *)pod->spec.labels));
     call_json(call, 200,
               json_pack("{s:s, s:s, s:s, s:s, s:s, s:I, s:o, s:{s:s, s:o}}", "podID", pod->spec.id,
                         "podName", pod->spec.id, "kind", "Pod", "apiVersion", API_VERSION, "vm",
@@ -357,66 +405,100 @@ void look_container_info(struct call *call)
 
 /* ---- inspect -------------------------------------------------------------------------------- */
 
-static json_t *inspect_pod_named(const struct api *api, const char *name, struct error **ret_error)
+static int inspect_pod_named(const struct api *api, const char *name, struct buf *out,
+                             struct error **ret_error)
 {
-    struct pod *pod;
-    return world_find_pod(api->world, name, &pod, ret_error) < 0 ? NULL : inspect_pod(api, pod);
+    struct pod *found;
+    if (world_find_pod(api->world, name, &found, ret_error) < 0)
+        return -1;
+    inspect_pod(api, found, out);
+    return 0;
 }
 
-static json_t *inspect_ctr_named(const struct api *api, const char *name, struct error **ret_error)
+static int inspect_ctr_named(const struct api *api, const char *name, struct buf *out,
+                             struct error **ret_error)
 {
-    struct container *ctr;
-    return world_find_ctr(api->world, name, &ctr, ret_error) < 0 ? NULL : inspect_ctr(api, ctr);
+    struct container *found;
+    if (world_find_ctr(api->world, name, &found, ret_error) < 0)
+        return -1;
+    inspect_ctr(api, found, out);
+    return 0;
 }
 
-static json_t *inspect_vm_named(const struct api *api, const char *name, struct error **ret_error)
+static int inspect_vm_named(const struct api *api, const char *name, struct buf *out,
+                            struct error **ret_error)
 {
-    struct vm *vm;
-    return world_find_vm(api->world, name, &vm, ret_error) < 0 ? NULL : inspect_vm(api, vm);
+    struct vm *found;
+    if (world_find_vm(api->world, name, &found, ret_error) < 0)
+        return -1;
+    inspect_vm(api, found, out);
+    return 0;
 }
 
-static json_t *inspect_image_named(const struct api *api, const char *name,
-                                   struct error **ret_error)
+static int inspect_image_named(const struct api *api, const char *name, struct buf *out,
+                               struct error **ret_error)
 {
-    struct image *image;
-    return world_find_image(api->world, name, &image, ret_error) < 0 ? NULL : inspect_image(image);
+    struct image *found;
+    if (world_find_image(api->world, name, &found, ret_error) < 0)
+        return -1;
+    inspect_image(api, found, out);
+    return 0;
 }
+
+static const struct {
+    enum noun noun;
+    int (*inspect)(const struct api *api, const char *name, struct buf *out,
+                   struct error **ret_error);
+} inspected[] = {
+    {NOUN_POD, inspect_pod_named},
+    {NOUN_CTR, inspect_ctr_named},
+    {NOUN_VM, inspect_vm_named},
+    {NOUN_IMAGE, inspect_image_named},
+};
 
 /* The first noun that has something of that name; a pod before its container of the same name. */
+static int inspect_any(const struct api *api, const char *name, struct buf *out,
+                       struct error **ret_error)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(inspected); i++) {
+        CLEANUP_ERROR struct error *error = NULL;
+        if (inspected[i].inspect(api, name, out, &error) == 0)
+            return 0;
+        if (error->kind != ERROR_NOT_FOUND)
+            return error_move(ret_error, &error);
+    }
+    return error_set(ret_error, ERROR_NOT_FOUND, 0, "there is no pod, container, vm or image '%s'",
+                     name);
+}
+
+static int inspect_kind(const struct api *api, const char *kind, const char *name, struct buf *out,
+                        struct error **ret_error)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(inspected); i++)
+        if (str_eq(kind, noun_name(inspected[i].noun)))
+            return inspected[i].inspect(api, name, out, ret_error);
+    return error_set(ret_error, ERROR_INVALID, 0,
+                     "kind: '%s' is not one of pod, container, vm, image", kind);
+}
+
 void look_inspect(struct call *call)
 {
-    static const struct {
-        enum noun noun;
-        json_t *(*inspect)(const struct api *api, const char *name, struct error **ret_error);
-    } nouns[] = {
-        {NOUN_POD, inspect_pod_named},
-        {NOUN_CTR, inspect_ctr_named},
-        {NOUN_VM, inspect_vm_named},
-        {NOUN_IMAGE, inspect_image_named},
-    };
     const char *name = call_query(call, "name"), *kind = call_query(call, "kind");
     struct error *error = NULL;
-    json_t *json = NULL;
-    for (size_t i = 0; name && !json && i < ARRAY_SIZE(nouns); i++) {
-        if (kind && !str_eq(kind, noun_name(nouns[i].noun)))
-            continue;
-        error_free(take(error));
-        json = nouns[i].inspect(call->api, name, &error);
-    }
-    if (json) {
-        error_free(error);
-        call_json(call, 200, json);
-        return;
-    }
+    CLEANUP_BUF struct buf out = {0};
+    int rc = -1;
+    json_open(&out, NULL, '{');
     if (!name)
         error_set(&error, ERROR_INVALID, 0, "'name' is missing in the query of /inspect");
-    else if (!kind) {
-        error_free(take(error));
-        error_set(&error, ERROR_NOT_FOUND, 0, "there is no pod, container, vm or image '%s'", name);
-    } else if (!error)
-        error_set(&error, ERROR_INVALID, 0, "kind: '%s' is not one of pod, container, vm, image",
-                  kind);
-    call_fail(call, error);
+    else if (kind)
+        rc = inspect_kind(call->api, kind, name, &out, &error);
+    else
+        rc = inspect_any(call->api, name, &out, &error);
+    json_close(&out, '}');
+    if (rc < 0)
+        call_fail(call, error);
+    else
+        call_json_text(call, 200, &out);
 }
 
 /* ---- exit codes ----------------------------------------------------------------------------- */
