@@ -97,6 +97,8 @@ struct link *link_of_vm(const struct exec *exec, struct ref vm);
 struct link *link_of_pod(const struct exec *exec, struct ref pod);
 struct link *link_new(struct exec *exec, const char *vm, struct ref ref);
 void link_free(struct link *link);
+/* Sends away a living keeper whose VM is gone, and forgets it. */
+void link_dismiss(struct link *link);
 /* Starts the keeper's process, connects. */
 int link_spawn(struct link *link, struct error **ret_error);
 /* Connects to a keeper that may be there: ERROR_NOT_FOUND if none is. */

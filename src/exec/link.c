@@ -359,6 +359,16 @@ struct link *link_new(struct exec *exec, const char *vm, struct ref ref)
     return link;
 }
 
+/* The connection stays until the keeper closes it: were it closed here, the keeper might fail to
+ * write to it, and never read that it may go. */
+void link_dismiss(struct link *link)
+{
+    DL_DELETE(link->exec->links, link);
+    link->listed = false;
+    asks_fail(link);
+    conn_send(link->conn, WIRE_DISMISS, 0, NULL);
+}
+
 void link_free(struct link *link)
 {
     if (link->listed)

@@ -262,12 +262,13 @@ void act_vm_clean(struct task *task)
         return;
     }
     struct link *link = link_find(exec, vm->id);
-    if (link && link->conn && link->gone)
-        conn_send(link->conn, WIRE_DISMISS, 0, NULL);
-    else
+    if (link && link->conn && link->gone) {
+        link_dismiss(link);
+    } else {
         link_kill_leftovers(exec, vm->id);
-    if (link)
-        link_free(link);
+        if (link)
+            link_free(link);
+    }
     CLEANUP_FREE char *path = path_of_vm(vm->id);
     const char *const paths[] = {path, NULL};
     task->job = pool_remove(exec->pool, paths, task_answered, task);
