@@ -568,10 +568,14 @@ void reality_orphan(void)
             executors[p.effect.token.kind](&p);
     }
     timer_count = 0;
-    if (percent(5)) /* the host rebooted */
-        for (size_t i = 0; i < VMS_REAL; i++)
-            if (*vms[i].id && vms[i].alive)
-                vm_die(&vms[i], CTR_EXIT_LOST);
+    bool rebooted = percent(5);
+
+    for (size_t i = 0; rebooted && i < VMS_REAL; i++) {
+        if (*vms[i].id && vms[i].alive)
+            vm_die(&vms[i], CTR_EXIT_LOST);
+        if (!vms[i].ctr_count) /* somebody tidied up: there was nothing to be remembered */
+            vms[i].id[0] = '\0';
+    }
 }
 
 static void adopt_one(struct real_vm *vm, struct vm *known)
