@@ -1,4 +1,4 @@
-/* Any bytes as a huskd.conf: accepted or refused, never worse; and what is accepted can be shown. */
+/* Any bytes as a huskd.conf: accepted or refused, never worse; what is accepted can be shown. */
 #include <stddef.h>
 #include <stdint.h>
 

@@ -32,16 +32,32 @@ def pod_of(name):
     raise Refusal(404, "not_found", f"container '{name}' does not exist")
 
 
+SPAWNED = []
+
+
 def command_of(spec):
     return spec["containers"][0].get("command") or ["true"]
 
 
 def spawn(command, tty=False):
     try:
-        return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT if tty else subprocess.PIPE)
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                   stderr=subprocess.STDOUT if tty else subprocess.PIPE,
+                                   start_new_session=True)
     except FileNotFoundError:
         return None
+    SPAWNED.append(process.pid)
+    return process
+
+
+def end(signum, frame):
+    """With the stand-in go all processes that it started, and theirs."""
+    for pid in SPAWNED:
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    os._exit(0)
 
 
 def pump(process, sock, tty, stdin):
@@ -306,4 +322,5 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell's background job ignores it
+    signal.signal(signal.SIGTERM, end)
     Server(sys.argv[1], Handler).serve_forever()
