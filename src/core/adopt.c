@@ -54,7 +54,7 @@ static bool adopt_pod(struct core *core, struct vm *vm, const struct vm_snapshot
     pod->placed = true;
     core_changed(core, &pod->object);
     POD_FOREACH_CTR(c, pod)
-    adopt_ctr(core, c, snapshot);
+        adopt_ctr(core, c, snapshot);
     return true;
 }
 
@@ -92,8 +92,8 @@ static void wake_all(struct core *core)
 void core_reloaded(struct core *core)
 {
     WORLD_FOREACH(struct vm, vm, core->world, NOUN_VM)
-    if (!vm->seen)
-        core_vm_gone(core, vm->object.ref, "its keeper was not found");
+        if (!vm->seen)
+            core_vm_gone(core, vm->object.ref, "its keeper was not found");
     core->loading = false;
     wake_all(core);
     core_settle(core);

@@ -82,8 +82,7 @@ static enum progress step_layers(struct core *core, struct pod *pod)
 {
     enum progress progress = DONE;
 
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         core_wake(core, &c->object);
         if (c->state == CTR_CREATING)
             progress = WAIT;
@@ -153,8 +152,7 @@ static enum progress step_place(struct core *core, struct pod *pod)
 /* One after the other, in the order of the podfile. */
 static enum progress step_run(struct core *core, struct pod *pod)
 {
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         if (c->state == CTR_STARTING)
             return WAIT;
         if (!ctr_is_due(c))
@@ -176,7 +174,7 @@ static void start_done(struct core *core, struct pod *pod)
     str_set(&pod->reason, NULL);
     pod_move(core, pod, POD_RUNNING);
     POD_FOREACH_CTR(c, pod)
-    core_wake(core, &c->object);
+        core_wake(core, &c->object);
     pod_tell(core, pod, "Started", NULL);
 }
 
@@ -201,8 +199,7 @@ static enum progress step_stop(struct core *core, struct pod *pod)
 {
     enum progress progress = DONE;
 
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         bool on_its_way = ctr_is_up(c) || c->effect;
 
         if (!on_its_way)
@@ -245,8 +242,7 @@ static bool restart_wanted(const struct pod *pod)
 {
     bool any = pod->container_count == 0 && pod->spec.restart == RESTART_ALWAYS;
 
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         enum restart policy = ctr_restart(c, pod);
 
         if (c->want != CTR_WANT_RUNNING)
@@ -265,8 +261,7 @@ static void pod_settle_failure(struct core *core, struct pod *pod)
         pod_stop_asked(core, pod, POD_WANT_CREATED);
         return;
     }
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         bool well = c->state == CTR_ENDED && c->succeeded;
         enum restart policy = ctr_restart(c, pod);
 
@@ -301,8 +296,8 @@ static void stop_done(struct core *core, struct pod *pod)
 static enum progress step_files(struct core *core, struct pod *pod)
 {
     POD_FOREACH_CTR(c, pod)
-    if (c->effect)
-        return WAIT;
+        if (c->effect)
+            return WAIT;
     if (!pod->effect && !pod->timer)
         core_ask(core, EFFECT_REMOVE_FILES, &pod->object, &pod->effect);
     return WAIT;
@@ -393,8 +388,8 @@ const char *core_step_of(const struct core *core, struct token token)
 static void create_abandoned(struct core *core, struct pod *pod)
 {
     POD_FOREACH_CTR(c, pod)
-    if (c->effect)
-        return;
+        if (c->effect)
+            return;
     pod_move(core, pod, POD_REMOVING);
 }
 
@@ -404,8 +399,7 @@ static void begin_start(struct core *core, struct pod *pod)
     pod->restart_ns = 0;
     pod->failed = false;
     str_set(&pod->reason, NULL);
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         c->restart_ns = 0;
         c->timer = 0;
         core_changed(core, &c->object);
@@ -463,7 +457,7 @@ void pod_stop_asked(struct core *core, struct pod *pod, enum pod_want want)
     pod->timer = 0;
     pod->backoff = 0;
     POD_FOREACH_CTR(c, pod)
-    ctr_stop_asked(core, c);
+        ctr_stop_asked(core, c);
     core_changed(core, &pod->object);
 }
 
@@ -472,8 +466,7 @@ void pod_begin_stop(struct core *core, struct pod *pod, uint32_t grace_ms, bool 
     pod->grace_ms = grace_ms;
     pod->keep_vm = keep_vm;
     pod_move(core, pod, POD_STOPPING);
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         c->timer = 0;
         c->grace_ms = grace_ms;
         core_wake(core, &c->object);

@@ -251,8 +251,7 @@ static void pod_want_running(struct core *core, struct pod *pod, const struct vm
     pod->timer = 0;
     pod->backoff = 0;
     str_set(&pod->target_vm, vm ? vm->id : NULL);
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         if (c->want == CTR_WANT_GONE)
             continue;
         c->want = CTR_WANT_RUNNING;
@@ -348,10 +347,10 @@ static int pod_pause(struct core *core, struct request *request, struct pod *pod
         pod_is_awake(core, pod, "paused", ret_error) < 0)
         return -1;
     POD_FOREACH_CTR(c, pod)
-    if (c->effect && c->state != CTR_CREATING)
-        return error_set(ret_error, ERROR_BUSY, 0,
-                         "pod '%s' cannot be paused: its container '%s' is %s", pod->spec.id,
-                         c->spec.name, ctr_state_name(c->state));
+        if (c->effect && c->state != CTR_CREATING)
+            return error_set(ret_error, ERROR_BUSY, 0,
+                             "pod '%s' cannot be paused: its container '%s' is %s", pod->spec.id,
+                             c->spec.name, ctr_state_name(c->state));
     core_ask(core, EFFECT_VM_PAUSE, &vm->object, &vm->effect);
     return 0;
 }
@@ -448,8 +447,8 @@ static void request_pod_kill(struct core *core, struct request *request)
     struct op *op = op_add(core, request, &pod->object);
 
     POD_FOREACH_CTR(c, pod)
-    if (c->state == CTR_RUNNING || c->state == CTR_STOPPING)
-        kill_one(core, op, c, request->signal);
+        if (c->state == CTR_RUNNING || c->state == CTR_STOPPING)
+            kill_one(core, op, c, request->signal);
     if (!op->left)
         op_answer(core, op, NULL, 0);
 }

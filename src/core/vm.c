@@ -15,7 +15,7 @@ static void vm_changed(struct core *core, struct vm *vm)
         return;
     core_wake(core, &pod->object);
     POD_FOREACH_CTR(c, pod)
-    core_wake(core, &c->object);
+        core_wake(core, &c->object);
 }
 
 static void vm_tell(struct core *core, const struct vm *vm, const char *reason, const char *message)
@@ -58,8 +58,8 @@ void vm_take(struct core *core, struct vm *vm, struct pod *pod)
 static void wake_next(struct core *core, const struct vm *vm)
 {
     WORLD_FOREACH(struct pod, pod, core->world, NOUN_POD)
-    if (pod->state == POD_STARTING && str_eq(pod->target_vm, vm->id))
-        core_wake(core, &pod->object);
+        if (pod->state == POD_STARTING && str_eq(pod->target_vm, vm->id))
+            core_wake(core, &pod->object);
 }
 
 void vm_leave(struct core *core, struct vm *vm, struct pod *pod)
@@ -69,7 +69,7 @@ void vm_leave(struct core *core, struct vm *vm, struct pod *pod)
     pod->vm = REF_NONE;
     pod->placed = false;
     POD_FOREACH_CTR(c, pod)
-    ctr_vm_gone(core, c, "its pod left the vm");
+        ctr_vm_gone(core, c, "its pod left the vm");
     core_changed(core, &pod->object);
     core_changed(core, &vm->object);
     wake_next(core, vm);
@@ -104,6 +104,22 @@ void vm_begin_stop(struct core *core, struct vm *vm, uint32_t grace_ms, const ch
     wake_next(core, vm);
 }
 
+/* Whoever sent a signal into it has nothing to wait for: the effect may never be completed. */
+static void signals_lost(struct core *core, struct object *object, enum request_kind kind,
+                         const struct vm *vm)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+
+    error_set(&error, ERROR_CANCELLED, 0, "%s '%s': vm '%s' ended meanwhile",
+              noun_name(object->noun), object_name(object), vm->id);
+    ops_fail(object, kind, error);
+    for (struct op *op = *object_ops(object), *next; op; op = next) {
+        next = op->next;
+        if (op->kind == kind)
+            op_answer(core, op, take(op->error), 0);
+    }
+}
+
 /* All that was known of the ends in it has been told; the rest was not seen by anybody. */
 static void vm_lose_containers(struct core *core, struct vm *vm)
 {
@@ -113,8 +129,11 @@ static void vm_lose_containers(struct core *core, struct vm *vm)
 
     if (!pod)
         return;
-    POD_FOREACH_CTR(c, pod)
-    ctr_vm_gone(core, c, why);
+    signals_lost(core, &pod->object, REQ_POD_KILL, vm);
+    POD_FOREACH_CTR(c, pod) {
+        signals_lost(core, &c->object, REQ_CTR_KILL, vm);
+        ctr_vm_gone(core, c, why);
+    }
     pod->placed = false;
     pod->effect = 0; /* POD_PLACE, POD_LEAVE: only the VM could have answered */
     core_changed(core, &pod->object);

@@ -61,8 +61,7 @@ int pod_verify(const struct world *world, const struct pod *pod, struct error **
          "pod '%s' is being removed, but nobody wants that", pod->spec.id);
     if (pod_verify_vm(world, pod, ret_error) < 0)
         return -1;
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         count++;
         if (ctr_verify(world, pod, c, ret_error) < 0)
             return -1;
@@ -90,8 +89,7 @@ static int images_verify(const struct world *world, struct error **ret_error)
 {
     uint64_t users = 0;
 
-    WORLD_FOREACH(struct image, image, world, NOUN_IMAGE)
-    {
+    WORLD_FOREACH(struct image, image, world, NOUN_IMAGE) {
         MUST(image->state < IMAGE_STATE_COUNT, "image '%s' has no such state", image->id);
         MUST(image->state != IMAGE_REMOVING || (!image->users && !image->names),
              "image '%s' is being removed while it is used", image->id);
@@ -112,15 +110,14 @@ int world_verify(const struct world *world, struct error **ret_error)
 {
     uint64_t containers = 0;
 
-    WORLD_FOREACH(struct pod, pod, world, NOUN_POD)
-    {
+    WORLD_FOREACH(struct pod, pod, world, NOUN_POD) {
         if (pod_verify(world, pod, ret_error) < 0)
             return -1;
         containers += pod->container_count;
     }
     WORLD_FOREACH(struct vm, vm, world, NOUN_VM)
-    if (vm_verify(world, vm, ret_error) < 0)
-        return -1;
+        if (vm_verify(world, vm, ret_error) < 0)
+            return -1;
     MUST(containers == world->tables[NOUN_CTR].count, "there are containers without a pod");
     return images_verify(world, ret_error);
 }

@@ -33,8 +33,8 @@ struct container *world_ctr_by_id(const struct world *world, const char *id)
 struct container *world_ctr_in_pod(const struct pod *pod, const char *name)
 {
     POD_FOREACH_CTR(c, pod)
-    if (str_eq(c->spec.name, name))
-        return c;
+        if (str_eq(c->spec.name, name))
+            return c;
     return NULL;
 }
 
@@ -87,8 +87,7 @@ static int find_ctr_prefix(const struct world *world, const char *prefix, struct
 
     if (strlen(prefix) < ID_PREFIX_MIN || !is_hex(prefix))
         return 0;
-    WORLD_FOREACH(struct container, c, world, NOUN_CTR)
-    {
+    WORLD_FOREACH(struct container, c, world, NOUN_CTR) {
         if (!str_starts(c->id, prefix))
             continue;
         if (found++)
@@ -148,8 +147,7 @@ static int find_image_prefix(const struct world *world, const char *digits, stru
         digits += strlen("sha256:");
     if (strlen(digits) < ID_PREFIX_MIN || !is_hex(digits))
         return 0;
-    WORLD_FOREACH(struct image, image, world, NOUN_IMAGE)
-    {
+    WORLD_FOREACH(struct image, image, world, NOUN_IMAGE) {
         if (!str_starts(image->id + strlen("sha256:"), digits))
             continue;
         if (found++)

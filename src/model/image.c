@@ -122,8 +122,7 @@ static int config_strings(const json_t *config, const char *key, char ***ret,
         return 0;
     if (!json_is_array(value))
         return error_set(ret_error, ERROR_INVALID, 0, "image config: '%s' is not a list", key);
-    json_array_foreach(value, i, item)
-    {
+    json_array_foreach(value, i, item) {
         if (!json_is_string(item))
             return error_set(ret_error, ERROR_INVALID, 0,
                              "image config: '%s' is not a list of strings", key);
@@ -142,8 +141,7 @@ static int config_labels(json_t *config, char ***ret, struct error **ret_error)
         return 0;
     if (!json_is_object(labels))
         return error_set(ret_error, ERROR_INVALID, 0, "image config: 'Labels' is not an object");
-    json_object_foreach(labels, key, value)
-    {
+    json_object_foreach(labels, key, value) {
         if (!json_is_string(value))
             return error_set(ret_error, ERROR_INVALID, 0, "image config: a label is not a string");
         strv_push(ret, key);

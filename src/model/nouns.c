@@ -69,8 +69,7 @@ static const char *pod_status_created(const struct pod *pod)
 {
     bool ran = false;
 
-    POD_FOREACH_CTR(c, pod)
-    {
+    POD_FOREACH_CTR(c, pod) {
         if (c->finished_ns && !c->succeeded)
             return "failed";
         ran |= c->finished_ns != 0;

@@ -161,8 +161,7 @@ static int containers_read(const json_t *list, struct pod_spec *spec, struct err
         return error_set(ret_error, ERROR_LIMIT, 0, "'containers' has more than %d entries",
                          SPEC_CONTAINERS_MAX);
     spec->containers = xcalloc(json_array_size(list) + 1, sizeof(*spec->containers));
-    json_array_foreach(list, i, item)
-    {
+    json_array_foreach(list, i, item) {
         CLEANUP_FREE char *path = str_printf("containers[%zu]", i);
 
         spec->container_count = i + 1;
@@ -183,8 +182,7 @@ static int pod_read(json_t *root, struct pod_spec *spec, struct error **ret_erro
 
     if (!json_is_object(root))
         return spec_wrong_type("podfile", "an object", root, ret_error);
-    json_object_foreach_safe(root, next, key, value)
-    {
+    json_object_foreach_safe(root, next, key, value) {
         if (strcasecmp(key, "containers") != 0)
             continue;
         if (seen)

@@ -193,8 +193,7 @@ static int list_read(const json_t *value, const struct spec_field *field, const 
         return spec_wrong_type(path, "a list of strings", value, ret_error);
     if (list_limit(json_array_size(value), field, path, ret_error) < 0)
         return -1;
-    json_array_foreach(value, i, item)
-    {
+    json_array_foreach(value, i, item) {
         if (!json_is_string(item)) {
             CLEANUP_FREE char *at = str_printf("%s[%zu]", path, i);
 
@@ -317,8 +316,7 @@ static int envs_read(const json_t *value, const struct spec_field *field, const 
         return spec_wrong_type(path, "a list", value, ret_error);
     if (list_limit(json_array_size(value), field, path, ret_error) < 0)
         return -1;
-    json_array_foreach(value, i, entry)
-    {
+    json_array_foreach(value, i, entry) {
         CLEANUP_FREE char *at = str_printf("%s[%zu]", path, i);
 
         if (env_read(entry, at, member, ret_error) < 0)

@@ -103,8 +103,7 @@ static int get_list(struct row *row, char ***ret)
 
     if (!json_is_array(array))
         row->wrong = "its list is no list";
-    json_array_foreach(array, i, item)
-    {
+    json_array_foreach(array, i, item) {
         if (json_is_string(item))
             strv_push(ret, json_string_value(item));
         else

@@ -399,8 +399,8 @@ static int do_clean(const struct pending *p)
 static int do_image_files(const struct pending *p)
 {
     WORLD_FOREACH(struct container, c, sim.world, NOUN_CTR)
-    if (str_eq(c->image_id, p->image))
-        broken("image removed while it is used", c->id);
+        if (str_eq(c->image_id, p->image))
+            broken("image removed while it is used", c->id);
     set_remove(&sim.images, p->image);
     return 0;
 }
@@ -599,8 +599,7 @@ static void adopt_one(struct real_vm *vm, struct vm *known)
 
 void reality_adopt(void)
 {
-    WORLD_FOREACH(struct vm, known, sim.world, NOUN_VM)
-    {
+    WORLD_FOREACH(struct vm, known, sim.world, NOUN_VM) {
         struct real_vm *vm = vm_find(known->id);
 
         if (vm && vm->alive) {
@@ -672,15 +671,15 @@ void reality_compare(void)
     if (count != sim.world->tables[NOUN_VM].count)
         broken("vms", "some do not exist");
     WORLD_FOREACH(struct pod, pod, sim.world, NOUN_POD)
-    if (pod->state != POD_CREATED && pod->state != POD_RUNNING)
-        broken("pod does not rest", pod->spec.id);
+        if (pod->state != POD_CREATED && pod->state != POD_RUNNING)
+            broken("pod does not rest", pod->spec.id);
     WORLD_FOREACH(struct container, ctr, sim.world, NOUN_CTR)
-    compare_ctr(ctr);
+        compare_ctr(ctr);
     if (sim.layers.count != sim.world->tables[NOUN_CTR].count)
         broken("layers", "left behind");
     WORLD_FOREACH(struct image, image, sim.world, NOUN_IMAGE)
-    if (!set_has(&sim.images, image->id))
-        broken("image without files", image->id);
+        if (!set_has(&sim.images, image->id))
+            broken("image without files", image->id);
 }
 
 void reality_is_empty(void)

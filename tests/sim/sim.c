@@ -154,7 +154,6 @@ static void ask(struct request *request)
     request->op = ++sim.last_op;
     sim.open_ops++;
     sim.kinds[request->op - sim.first_op] = (uint8_t)request->kind;
-    sim.open_waits += request->kind == REQ_CTR_WAIT;
     sim.requests[request->kind]++;
     if (request->kind == REQ_POD_CREATE && !request->pod_spec)
         make_pod(request);
@@ -203,7 +202,6 @@ static void take_replies(void)
             broken("reply", "to nobody, or for the second time");
         set_add_op(reply.op);
         sim.open_ops--;
-        sim.open_waits -= sim.kinds[reply.op - sim.first_op] == REQ_CTR_WAIT;
         sim.failed_replies += reply.error != NULL;
         error_free(reply.error);
     }
@@ -228,7 +226,6 @@ static void load(void)
     core_clock(sim.core, sim.wall_ns);
     sim.first_op = sim.last_op + 1;
     sim.open_ops = 0;
-    sim.open_waits = 0;
     sim.answered_count = 0;
     reality_adopt();
     core_reloaded(sim.core);
@@ -318,6 +315,21 @@ static void something_happens(void)
         reality_timer();
 }
 
+/* At rest only somebody who waits for a container's end may be without an answer. */
+static void check_operations(void)
+{
+    for (uint64_t op = sim.first_op; op <= sim.last_op; op++) {
+        uint8_t kind = sim.kinds[op - sim.first_op];
+        CLEANUP_FREE char *object = core_waits_for(sim.core, op);
+
+        if (set_has_op(op) || kind == REQ_CTR_WAIT)
+            continue;
+        CLEANUP_FREE char *what = str_printf("request %u waits for nothing", kind);
+
+        broken(what, object ? object : "no object");
+    }
+}
+
 static void settle(void)
 {
     sim.calm = true;
@@ -333,8 +345,7 @@ static void settle(void)
         turn_end();
         if (!moved && !reality_is_busy()) {
             reality_compare();
-            if (sim.open_ops != sim.open_waits)
-                broken("operations", "some wait for nothing");
+            check_operations();
             sim.calm = false;
             return;
         }
@@ -345,12 +356,12 @@ static void settle(void)
 static void remove_all(void)
 {
     WORLD_FOREACH(struct pod, pod, sim.world, NOUN_POD)
-    ask(&(struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
+        ask(&(struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
     settle();
     WORLD_FOREACH(struct vm, vm, sim.world, NOUN_VM)
-    ask(&(struct request){.kind = REQ_VM_KILL, .vm = vm->object.ref});
+        ask(&(struct request){.kind = REQ_VM_KILL, .vm = vm->object.ref});
     WORLD_FOREACH(struct image, image, sim.world, NOUN_IMAGE)
-    ask(&(struct request){.kind = REQ_IMAGE_REMOVE, .image = image->object.ref, .force = true});
+        ask(&(struct request){.kind = REQ_IMAGE_REMOVE, .image = image->object.ref, .force = true});
     settle();
     if (sim.open_ops)
         broken("operations", "some were never answered");

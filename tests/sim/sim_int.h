@@ -26,8 +26,7 @@ struct sim {
     struct store *store;
     char *path, *directory; /* of a store on disk; NULL: in memory */
     uint64_t first_op, last_op, open_ops;
-    uint64_t open_waits;         /* of them, those that wait for a container: perhaps for ever */
-    uint8_t kinds[OPS_PER_LIFE]; /* of operations, from first_op */
+    uint8_t kinds[OPS_PER_LIFE];          /* enum request_kind of operations, from first_op */
     uint64_t answered[OPS_PER_LIFE / 64]; /* bits, from first_op */
     size_t answered_count;
     struct set layers; /* "pod uid/container id" */
