@@ -17,6 +17,8 @@ struct ops {
     struct core *core;
     uint64_t last;
     struct waiter *waiters;
+    void (*before)(void *arg);
+    void *before_arg;
 };
 
 struct ops *ops_new(struct core *core)
@@ -24,6 +26,12 @@ struct ops *ops_new(struct core *core)
     struct ops *ops = xcalloc(1, sizeof(*ops));
     ops->core = core;
     return ops;
+}
+
+void ops_set_before(struct ops *ops, void (*before)(void *arg), void *arg)
+{
+    ops->before = before;
+    ops->before_arg = arg;
 }
 
 void ops_free(struct ops *ops)
@@ -48,6 +56,8 @@ uint64_t ops_ask(struct ops *ops, struct request *request,
     w->arg = arg;
     HASH_ADD(hh, ops->waiters, op, sizeof(w->op), w);
     clock_gettime(CLOCK_REALTIME, &now);
+    if (ops->before)
+        ops->before(ops->before_arg);
     core_clock(ops->core, (int64_t)now.tv_sec * 1000000000 + now.tv_nsec);
     core_request(ops->core, request);
     return w->op;

@@ -11,6 +11,8 @@
 struct ops;
 
 struct ops *ops_new(struct core *core);
+/* Called before each request is put to the core: the place to tell it what may have changed. */
+void ops_set_before(struct ops *ops, void (*before)(void *arg), void *arg);
 void ops_free(struct ops *ops);
 
 /* request->op is filled in and returned. */

@@ -20,7 +20,6 @@
 enum {
     ROUNDS_A_TURN = 64,     /* of commit, replies, effects; then others have their turn */
     COMMIT_RETRY_MS = 1000, /* after one that failed: the disk is full, most likely */
-    TIGHT_CHECK_MS = 5000,
 };
 
 struct daemon {
@@ -38,7 +37,7 @@ struct daemon {
     struct api *api;
     struct timer *kick;  /* another turn is needed */
     struct timer *retry; /* commits have failed: until then nothing is tried */
-    struct timer *tight;
+    bool tight;          /* the store has given up its reserve of space */
     struct signal_watch *term, *interrupt;
     bool adopting, serving, retrying;
     struct crash crash;
@@ -80,13 +79,18 @@ static void retry_now(void *arg)
     d->retrying = false;
 }
 
-static void tight_check(void *arg)
+static void tight_check(struct daemon *d)
+{
+    d->tight = store_is_tight(d->store);
+    core_set_tight(d->core, d->tight);
+}
+
+/* Nothing tells when a full disk has room again: whoever asks for some makes us look. */
+static void request_comes(void *arg)
 {
     struct daemon *d = arg;
-    bool tight = store_is_tight(d->store);
-    core_set_tight(d->core, tight);
-    if (tight)
-        timer_set(d->tight, TIGHT_CHECK_MS);
+    if (d->tight)
+        tight_check(d);
 }
 
 /* Returns whether there was anything to do. */
@@ -262,6 +266,7 @@ static void api_make(struct daemon *d)
     };
     d->api = api_new(d->loop, d->world, d->core, d->store, &config);
     api_set_exec(d->api, d->exec);
+    ops_set_before(api_ops(d->api), request_comes, d);
 }
 
 static int world_make(struct daemon *d, struct error **ret_error)
@@ -273,7 +278,11 @@ static int world_make(struct daemon *d, struct error **ret_error)
     d->world = world_new();
     if (store_open(path, &d->store, ret_error) < 0 || store_load(d->store, d->world, ret_error) < 0)
         return error_wrap(ret_error, "the store '%s'", path);
+    store_keep_events(d->store, d->settings->events_keep);
     d->core = core_new(d->world, seed);
+    core_set_restarts(d->core, &(struct restart_policy){.first_ms = d->settings->restart_delay_min,
+                                                        .max_ms = d->settings->restart_delay_max,
+                                                        .forget_ms = d->settings->restart_reset});
     return 0;
 }
 
@@ -295,7 +304,6 @@ int daemon_new(const struct settings *settings, struct daemon **ret, struct erro
     d->loop = loop_new();
     d->kick = timer_new(d->loop, kicked, d);
     d->retry = timer_new(d->loop, retry_now, d);
-    d->tight = timer_new(d->loop, tight_check, d);
     d->term = signal_watch_new(d->loop, SIGTERM, end_asked, d);
     d->interrupt = signal_watch_new(d->loop, SIGINT, end_asked, d);
     exec_make(d);
@@ -334,8 +342,7 @@ static void one_stopped(const struct reply *reply, void *arg)
 /* on_exit=stop: pods go to Created, idle VMs end. */
 static void stop_all(struct daemon *d)
 {
-    WORLD_FOREACH(struct pod, pod, d->world, NOUN_POD)
-    {
+    WORLD_FOREACH(struct pod, pod, d->world, NOUN_POD) {
         struct request request = {.kind = REQ_POD_STOP,
                                   .pod = pod->object.ref,
                                   .grace_ms = (uint32_t)d->settings->stop_grace};
@@ -344,8 +351,7 @@ static void stop_all(struct daemon *d)
         d->stopping++;
         ops_ask(api_ops(d->api), &request, one_stopped, d);
     }
-    WORLD_FOREACH(struct vm, vm, d->world, NOUN_VM)
-    {
+    WORLD_FOREACH(struct vm, vm, d->world, NOUN_VM) {
         struct request request = {.kind = REQ_VM_KILL, .vm = vm->object.ref};
         if (ref_is(vm->pod) || vm->state == VM_STOPPING)
             continue;
