@@ -147,7 +147,7 @@ static void ctr_decide_restart(struct core *core, struct container *ctr)
     }
     if (pod_runs_long(core, ctr->started_ns))
         ctr->backoff = 0;
-    uint64_t delay_ms = core_backoff_ms(ctr->backoff++);
+    uint64_t delay_ms = core_restart_ms(core, ctr->backoff++);
 
     ctr->restarts++;
     ctr->restart_ns = core->wall_ns + (int64_t)delay_ms * 1000000;

@@ -39,7 +39,14 @@ struct core *core_new(struct world *world, uint64_t seed)
     core->world = world;
     core->random = seed;
     core->loading = true;
+    core->restarts = (struct restart_policy){BACKOFF_FIRST_MS, BACKOFF_MAX_MS, BACKOFF_FORGET_MS};
     return core;
+}
+
+void core_set_restarts(struct core *core, const struct restart_policy *policy)
+{
+    assert(policy->first_ms && policy->first_ms <= policy->max_ms);
+    core->restarts = *policy;
 }
 
 void core_free(struct core *core)
@@ -269,16 +276,24 @@ uint64_t core_delay_until(const struct core *core, int64_t wall_ns)
 
     if (delay_ms < 0)
         return 0;
-    return delay_ms > BACKOFF_MAX_MS ? BACKOFF_MAX_MS : (uint64_t)delay_ms;
+    return (uint64_t)delay_ms < core->restarts.max_ms ? (uint64_t)delay_ms : core->restarts.max_ms;
+}
+
+static uint64_t doubled(uint64_t delay_ms, uint64_t max_ms, uint32_t times)
+{
+    while (times-- && delay_ms < max_ms)
+        delay_ms *= 2;
+    return delay_ms < max_ms ? delay_ms : max_ms;
 }
 
 uint64_t core_backoff_ms(uint32_t failures)
 {
-    uint64_t delay_ms = BACKOFF_FIRST_MS;
+    return doubled(BACKOFF_FIRST_MS, BACKOFF_MAX_MS, failures);
+}
 
-    while (failures-- && delay_ms < BACKOFF_MAX_MS)
-        delay_ms *= 2;
-    return delay_ms < BACKOFF_MAX_MS ? delay_ms : BACKOFF_MAX_MS;
+uint64_t core_restart_ms(const struct core *core, uint32_t restarts)
+{
+    return doubled(core->restarts.first_ms, core->restarts.max_ms, restarts);
 }
 
 /* A CTR_KILL belongs to an operation, not to the state of its container. */

@@ -33,15 +33,24 @@ enum {
     OPS_MAX = 8192, /* operations that wait at a time */
     STOP_GRACE_DEFAULT_MS = 10000,
     VM_OFF_GRACE_MS = 5000,  /* between asking the guest to power off and ending QEMU */
-    BACKOFF_FIRST_MS = 1000, /* of restarts; doubled each time */
+    BACKOFF_FIRST_MS = 1000, /* of what is tried again; doubled each time */
     BACKOFF_MAX_MS = 300000,
-    BACKOFF_FORGET_MS = 10000, /* a run at least as long as this starts the back-off anew */
+    BACKOFF_FORGET_MS = 10000,
 };
 
 /* `seed` feeds the ids that the core makes; take it from the kernel's random pool. The world is
  * the caller's, and outlives the core. */
 struct core *core_new(struct world *world, uint64_t seed);
 void core_free(struct core *core);
+
+/* When containers, and pods whose VM died, are started again. */
+struct restart_policy {
+    uint64_t first_ms;  /* delay before the first restart; doubled each time */
+    uint64_t max_ms;    /* longest delay; at least first_ms */
+    uint64_t forget_ms; /* a run at least as long as this starts the back-off anew */
+};
+/* Instead of BACKOFF_…_MS. Takes effect at the next restart. */
+void core_set_restarts(struct core *core, const struct restart_policy *policy);
 
 /* What time it is, before the events of a turn: CLOCK_REALTIME. May jump. */
 void core_clock(struct core *core, int64_t wall_ns);

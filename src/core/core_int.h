@@ -31,6 +31,7 @@ struct core {
     int64_t wall_ns;
     bool loading; /* until core_reloaded(): facts are taken in, nothing is decided */
     bool tight;
+    struct restart_policy restarts;
     uint32_t serial; /* of the last effect or timer */
     uint32_t asked;  /* effects handed out and not completed */
     struct op *ops;  /* by id */
@@ -56,9 +57,12 @@ struct effect *core_ask(struct core *core, enum effect_kind kind, struct object 
                         uint32_t *slot);
 /* Sets the object's one timer, instead of an earlier one. */
 void core_set_timer(struct core *core, struct object *object, uint32_t *slot, uint64_t delay_ms);
-/* Until the wall-clock time, within BACKOFF_MAX_MS. */
+/* Until the wall-clock time, within the longest delay of restarts. */
 uint64_t core_delay_until(const struct core *core, int64_t wall_ns);
+/* Before what has failed so often is tried again. */
 uint64_t core_backoff_ms(uint32_t failures);
+/* The same for restarts, which an administrator can set. */
+uint64_t core_restart_ms(const struct core *core, uint32_t restarts);
 
 void core_random_hex(struct core *core, char *ret, size_t digits);
 void core_random_letters(struct core *core, char *ret, size_t count, char first);

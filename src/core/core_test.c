@@ -251,6 +251,37 @@ static void a_container_is_restarted_with_growing_delays(void **state)
     assert_int_equal(ctr->want, CTR_WANT_STOPPED);
 }
 
+static void delays_of_restarts_are_those_that_were_set(void **state)
+{
+    static const struct restart_policy policy = {300, 1000, 20000};
+    static const struct {
+        int64_t ran_ms;
+        uint64_t delay_ms;
+    } rows[] = {{0, 300}, {0, 600}, {19999, 1000}, {0, 1000}, {20000, 300}, {0, 600}};
+    struct pod *pod = make_pod("{\"id\":\"web\",\"restartPolicy\":\"always\",\"containers\":[{"
+                               "\"name\":\"c\",\"image\":\"busybox\"}]}");
+    struct container *ctr = pod->containers;
+    int64_t now_ns = INT64_C(1000000000);
+
+    core_set_restarts(core, &policy);
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    act(EFFECT_COUNT);
+    for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
+        struct effect effect;
+
+        core_ctr_started(core, ctr->object.ref, i + 1, now_ns);
+        now_ns += rows[i].ran_ms * 1000000;
+        core_clock(core, now_ns);
+        core_ctr_ended(core, ctr->object.ref, &(struct ctr_end){.run = i + 1, .code = 1});
+        assert_true(core_next_effect(core, &effect));
+        assert_int_equal(effect.token.kind, EFFECT_TIMER);
+        assert_int_equal(effect.delay_ms, rows[i].delay_ms);
+        core_done(core, effect.token, NULL, NULL);
+        act(EFFECT_COUNT);
+    }
+}
+
 static void a_pod_whose_vm_dies_is_listed_with_its_reason(void **state)
 {
     struct pod *pod = make_pod(ONE);
@@ -296,6 +327,7 @@ int main(void)
         TEST(every_verb_in_every_state_of_a_pod_is_answered_or_waits),
         TEST(a_stop_while_it_starts_answers_both),
         TEST(a_container_is_restarted_with_growing_delays),
+        TEST(delays_of_restarts_are_those_that_were_set),
         TEST(a_pod_whose_vm_dies_is_listed_with_its_reason),
         TEST(a_completion_of_the_past_is_dropped),
     };

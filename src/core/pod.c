@@ -73,7 +73,7 @@ struct vm *pod_usable_vm(const struct core *core, const struct pod *pod)
 
 bool pod_runs_long(const struct core *core, int64_t started_ns)
 {
-    return started_ns && core->wall_ns - started_ns >= BACKOFF_FORGET_MS * INT64_C(1000000);
+    return started_ns && core->wall_ns - started_ns >= (int64_t)core->restarts.forget_ms * 1000000;
 }
 
 /* ---- create --------------------------------------------------------------------------------- */
@@ -273,7 +273,7 @@ static void pod_settle_failure(struct core *core, struct pod *pod)
     }
     if (pod_runs_long(core, pod->started_ns))
         pod->backoff = 0;
-    uint64_t delay_ms = core_backoff_ms(pod->backoff++);
+    uint64_t delay_ms = core_restart_ms(core, pod->backoff++);
 
     pod->restart_ns = core->wall_ns + (int64_t)delay_ms * 1000000;
     core_set_timer(core, &pod->object, &pod->timer, delay_ms);

@@ -216,6 +216,7 @@ int store_open(const char *path, struct store **ret, struct error **ret_error)
     struct store *store = xcalloc(1, sizeof(*store));
 
     store->path = xstrdup(path);
+    store->feed_keep = STORE_FEED_KEEP;
     if (!str_eq(path, ":memory:"))
         store->reserve = str_printf("%s.reserve", path);
     if (sqlite3_open_v2(path, &store->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) !=
@@ -281,6 +282,11 @@ int store_commit(struct store *store, struct world *world, struct error **ret_er
 }
 
 /* ---- meta and feed -------------------------------------------------------------------------- */
+
+void store_keep_events(struct store *store, uint64_t revisions)
+{
+    store->feed_keep = revisions;
+}
 
 uint64_t store_revision(const struct store *store)
 {

@@ -23,7 +23,7 @@
 
 enum {
     STORE_VERSION = 1,
-    STORE_FEED_KEEP = 10000, /* revisions that are kept */
+    STORE_FEED_KEEP = 10000, /* revisions that are kept, if nothing else is said */
     STORE_RESERVE_BYTES = 1 << 20,
 };
 
@@ -56,6 +56,9 @@ int store_meta_set(struct store *store, const char *name, const char *value,
 
 /* The disk is full, or nearly: the reserve is in use. Tries to get it back. */
 bool store_is_tight(struct store *store);
+
+/* The feed keeps that many revisions; older ones go with the next event. */
+void store_keep_events(struct store *store, uint64_t revisions);
 
 /* For tests: commits fail as on a full disk when the file would grow over that many pages; 0: no
  * limit. */

@@ -35,6 +35,7 @@ struct store {
     char *reserve; /* path of the reserve file, NULL for a store in memory */
     bool tight;    /* the reserve was given up */
     uint64_t revision;
+    uint64_t feed_keep;
     sqlite3_stmt *prepared[STATEMENT_COUNT];
 };
 

@@ -163,6 +163,21 @@ static void the_feed_goes_on_after_a_reload_and_is_bounded(void **state)
     assert_int_equal(count, 2);
 }
 
+static void as_many_events_are_kept_as_was_said(void **state)
+{
+    int count = 0;
+    struct pod *pod = world_pod_by_id(world, "web");
+
+    for (int i = 0; i < 200; i++)
+        world_tell(world, i, &pod->object, "Again", "%d", i);
+    assert_int_equal(store_commit(store, world, NULL), 0);
+    store_keep_events(store, 100);
+    world_tell(world, 200, &pod->object, "Again", "200");
+    assert_int_equal(store_commit(store, world, NULL), 0);
+    assert_int_equal(store_feed_each(store, 0, 0, 0, count_event, &count, NULL), 0);
+    assert_int_equal(count, 100);
+}
+
 static void a_commit_on_a_full_disk_changes_nothing(void **state)
 {
     CLEANUP_ERROR struct error *error = NULL;
@@ -227,6 +242,7 @@ int main(void)
         TEST(what_was_committed_is_loaded),
         TEST(a_damaged_row_is_named_and_nothing_is_dropped),
         TEST(the_feed_goes_on_after_a_reload_and_is_bounded),
+        TEST(as_many_events_are_kept_as_was_said),
         TEST(a_commit_on_a_full_disk_changes_nothing),
         TEST(small_values_are_kept_by_name),
         TEST(a_second_daemon_and_a_newer_file_are_refused),

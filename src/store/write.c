@@ -160,7 +160,7 @@ static int write_ctr(struct store *store, const struct world *world, const void 
     return store_step(store, row.statement, ret_error);
 }
 
-/* The feed goes on where it was, and keeps its last STORE_FEED_KEEP lines. */
+/* The feed goes on where it was, and keeps its last store->feed_keep lines. */
 static int write_feed(struct store *store, struct world *world, struct error **ret_error)
 {
     for (struct feed_event *event = world->feed; event; event = event->next) {
@@ -177,11 +177,11 @@ static int write_feed(struct store *store, struct world *world, struct error **r
         if (store_step(store, row.statement, ret_error) < 0)
             return -1;
     }
-    if (!world->feed || store->revision <= STORE_FEED_KEEP)
+    if (!world->feed || store->revision <= store->feed_keep)
         return 0;
     struct row row = {store_statement(store, TRIM_FEED), 0};
 
-    put_int(&row, (int64_t)(store->revision - STORE_FEED_KEEP));
+    put_int(&row, (int64_t)(store->revision - store->feed_keep));
     return store_step(store, row.statement, ret_error);
 }
 
