@@ -34,6 +34,7 @@ struct conn {
     bool was_full;
     bool closing; /* conn_close() was called, or it broke: no more frames are handed on */
     bool flushing;
+    bool unheard; /* the peer reads no more: what is sent to it is dropped */
     struct error *why;
 
     struct buf out;
@@ -122,24 +123,36 @@ static ssize_t conn_send_some(struct conn *c, const struct iovec *iov, size_t co
     return n;
 }
 
+static void conn_drop_output(struct conn *c)
+{
+    c->unheard = true;
+    buf_release(&c->out);
+    for (size_t i = 0; i < c->out_fd_count; i++)
+        close(c->out_fds[i].fd);
+    c->out_fd_count = 0;
+}
+
+/* A peer that left is an ordinary end, and what it said before it left still counts: then reading
+ * goes on, and finds the end. */
 static void conn_write_failed(struct conn *c)
 {
     struct error *why = NULL;
-    /* A peer that left is an ordinary end. */
-    if (errno != EPIPE && errno != ECONNRESET)
+    bool left = errno == EPIPE || errno == ECONNRESET;
+    if (!left)
         error_set(&why, ERROR_IO, errno, "write to the peer");
-    conn_fail(c, why);
+    if (left && !c->closing)
+        conn_drop_output(c);
+    else
+        conn_fail(c, why);
 }
 
 static void conn_flush(struct conn *c)
 {
     while (c->out.len) {
         ssize_t n = conn_send_some(c, NULL, 0);
-        if (n < 0) {
+        if (n < 0)
             conn_write_failed(c);
-            return;
-        }
-        if (n == 0)
+        if (n <= 0)
             break;
         buf_consume(&c->out, (size_t)n);
     }
@@ -180,7 +193,7 @@ void conn_send_hello(struct conn *c, const char *role)
 void conn_send(struct conn *c, unsigned type, uint32_t stream, const void *message)
 {
     size_t before = c->out.len;
-    if (c->closing)
+    if (c->closing || c->unheard)
         return;
     wire_put(&c->out, type, 0, stream, message);
     conn_queued(c, before);
@@ -189,7 +202,7 @@ void conn_send(struct conn *c, unsigned type, uint32_t stream, const void *messa
 void conn_send_fd(struct conn *c, unsigned type, uint32_t stream, const void *message, int fd)
 {
     size_t before = c->out.len;
-    if (c->closing) {
+    if (c->closing || c->unheard) {
         close(fd);
         return;
     }
@@ -205,7 +218,7 @@ void conn_send_data(struct conn *c, unsigned type, uint32_t stream, const void *
     struct iovec iov[2] = {{header, sizeof(header)}, {(void *)(uintptr_t)data, size}};
     size_t before = c->out.len, done = 0;
 
-    if (c->closing)
+    if (c->closing || c->unheard)
         return;
     assert(size <= WIRE_PAYLOAD_MAX);
     wire_header(header, type, 0, stream, (uint32_t)size);

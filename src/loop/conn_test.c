@@ -208,6 +208,47 @@ static void the_end_of_the_peer_is_an_ordinary_end(void **state)
     assert_string_equal(here.why, "");
 }
 
+/* A peer that wrote and left: writing to it fails before its words are read. */
+static void the_last_words_of_a_peer_that_left_are_delivered(void **state)
+{
+    CLEANUP_BUF struct buf bytes = {0};
+    struct wire_signal message = {.seq = 1};
+    wire_put_hello(&bytes, "huskd", "1");
+    wire_put(&bytes, WIRE_SIGNAL, 0, 0, &message);
+    wire_put(&bytes, WIRE_DISMISS, 0, 0, NULL);
+    assert_int_equal(write(raw[1], bytes.data, bytes.len), bytes.len);
+    close(raw[1]);
+    conn_send_hello(here.conn, "keeper");
+    conn_send(here.conn, WIRE_SIGNAL, 0, &message);
+    while (here.conn)
+        loop_run(loop);
+    assert_int_equal(here.frames, 3);
+    assert_string_equal(here.why, "");
+}
+
+/* The same, with bytes that wait and a peer that has not read what it was sent. */
+static void last_words_are_delivered_behind_a_full_queue(void **state)
+{
+    CLEANUP_FREE char *piece = xcalloc(1, PIECE_SIZE);
+    CLEANUP_BUF struct buf bytes = {0};
+    struct wire_attach message = {.ctr = "c"};
+    int fds[2];
+    wire_put_hello(&bytes, "huskd", "1");
+    assert_int_equal(write(raw[1], bytes.data, bytes.len), bytes.len);
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    while (!conn_full(here.conn))
+        conn_send_data(here.conn, WIRE_STDOUT, 1, piece, PIECE_SIZE);
+    conn_send_fd(here.conn, WIRE_ATTACH, 0, &message, fds[1]);
+    close(raw[1]);
+    while (here.conn)
+        loop_run(loop);
+    assert_int_equal(here.frames, 1);
+    assert_true(here.drained);
+    assert_string_equal(here.why, "");
+    assert_int_equal(read(fds[0], piece, 1), 0); /* nobody holds the other end */
+    close(fds[0]);
+}
+
 /* What a hostile peer writes, and what is said about it. */
 static void expect_broken(const void *bytes, size_t size, const char *why)
 {
@@ -268,6 +309,8 @@ int main(void)
         conn_unit_test(a_descriptor_arrives_with_its_frame_behind_queued_bytes),
         conn_unit_test(closing_with_flush_delivers_what_is_queued),
         conn_unit_test(the_end_of_the_peer_is_an_ordinary_end),
+        conn_unit_test(the_last_words_of_a_peer_that_left_are_delivered),
+        conn_unit_test(last_words_are_delivered_behind_a_full_queue),
         conn_unit_test(a_peer_that_does_not_greet_is_broken),
         conn_unit_test(a_peer_of_another_version_is_told_apart),
         conn_unit_test(a_descriptor_that_did_not_come_is_an_error),

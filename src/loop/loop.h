@@ -88,8 +88,9 @@ struct conn_ops {
     /* A frame came; `fd` is a descriptor sent with it, yours to close, or -1. Must not free the
      * connection: use conn_close() for that. */
     void (*frame)(struct conn *conn, const struct wire_frame *frame, int fd, void *arg);
-    /* The peer is gone or broken, or conn_close() was called. Called once, last. `why` is NULL
-     * for an ordinary end. The connection frees itself afterwards. */
+    /* The peer is gone or broken, or conn_close() was called. Called once, last; what the peer
+     * said before it went has been handed on. `why` is NULL for an ordinary end. The connection
+     * frees itself afterwards. */
     void (*closed)(struct conn *conn, const struct error *why, void *arg);
     /* The queue has fallen below CONN_QUEUE_LOW after conn_full() was true. May be NULL. */
     void (*drained)(struct conn *conn, void *arg);
