@@ -2,7 +2,6 @@
 
 #include <assert.h>
 #include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -50,14 +49,9 @@ void buf_printf(struct buf *b, const char *format, ...)
 {
     va_list ap;
     va_start(ap, format);
-    int n = vsnprintf(NULL, 0, format, ap);
+    CLEANUP_FREE char *s = str_vprintf(format, ap);
     va_end(ap);
-    assert(n >= 0);
-    char *at = (char *)buf_reserve(b, (size_t)n + 1);
-    va_start(ap, format);
-    vsnprintf(at, (size_t)n + 1, format, ap);
-    va_end(ap);
-    b->len += (size_t)n;
+    buf_append_str(b, s);
 }
 
 void buf_consume(struct buf *b, size_t size)

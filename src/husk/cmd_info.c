@@ -72,8 +72,7 @@ static void print_object(const char *title, const json_t *value)
     const char *name;
     json_t *member;
     printf("%s:\n", title);
-    json_object_foreach((json_t *)(uintptr_t)value, name, member)
-    {
+    json_object_foreach((json_t *)(uintptr_t)value, name, member) {
         CLEANUP_FREE char *text = value_text(member);
         printf("  %s: %s\n", name, text);
     }

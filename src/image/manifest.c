@@ -48,8 +48,7 @@ static int strings_get(const json_t *object, const char *key, size_t max, char *
     if (!json_is_array(list) || json_array_size(list) > max)
         return error_set(ret_error, ERROR_CORRUPT, 0, "'%s' is not a list of at most %zu strings",
                          key, max);
-    json_array_foreach((json_t *)(uintptr_t)list, i, item)
-    {
+    json_array_foreach((json_t *)(uintptr_t)list, i, item) {
         if (!json_is_string(item)) {
             strv_free(*ret);
             *ret = NULL;
@@ -303,8 +302,7 @@ static bool is_string_map(const json_t *value)
     const char *key;
     json_t *item;
 
-    json_object_foreach((json_t *)(uintptr_t)value, key, item)
-    {
+    json_object_foreach((json_t *)(uintptr_t)value, key, item) {
         if (!json_is_string(item))
             return false;
     }

@@ -74,8 +74,7 @@ int call_strings(const struct call *call, const char *name, char ***ret, struct 
         return 0;
     array = json_loads(value, JSON_REJECT_DUPLICATES, NULL);
     bool good = json_is_array(array) && json_array_size(array) <= PROCESS_ARGS_MAX;
-    json_array_foreach(array, i, entry)
-    {
+    json_array_foreach(array, i, entry) {
         good = good && json_is_string(entry);
         if (good)
             strv_push(ret, json_string_value(entry));

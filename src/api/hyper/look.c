@@ -156,8 +156,7 @@ static const char *pod_name_of(const struct api *api, struct ref ref)
 static void list_pods(const struct api *api, const struct filter *filter, bool json,
                       struct buf *out)
 {
-    WORLD_FOREACH(struct pod, pod, api->world, NOUN_POD)
-    {
+    WORLD_FOREACH(struct pod, pod, api->world, NOUN_POD) {
         const struct vm *vm = world_vm(api->world, pod->vm);
         if (!filter_passes(filter, pod->object.ref, pod->vm))
             continue;
@@ -190,19 +189,17 @@ static void list_ctr(const struct api *api, const struct container *ctr, const s
 static void list_ctrs(const struct api *api, const struct filter *filter, bool json,
                       struct buf *out)
 {
-    WORLD_FOREACH(struct pod, pod, api->world, NOUN_POD)
-    {
+    WORLD_FOREACH(struct pod, pod, api->world, NOUN_POD) {
         if (!filter_passes(filter, pod->object.ref, pod->vm))
             continue;
         POD_FOREACH_CTR(ctr, pod)
-        list_ctr(api, ctr, pod, json, out);
+            list_ctr(api, ctr, pod, json, out);
     }
 }
 
 static void list_vms(const struct api *api, const struct filter *filter, bool json, struct buf *out)
 {
-    WORLD_FOREACH(struct vm, vm, api->world, NOUN_VM)
-    {
+    WORLD_FOREACH(struct vm, vm, api->world, NOUN_VM) {
         if (!filter_passes(filter, vm->pod, vm->object.ref))
             continue;
         if (!json) {
@@ -220,8 +217,7 @@ static void list_vms(const struct api *api, const struct filter *filter, bool js
 static void list_images(const struct api *api, const struct filter *filter, bool json,
                         struct buf *out)
 {
-    WORLD_FOREACH(struct image, image, api->world, NOUN_IMAGE)
-    {
+    WORLD_FOREACH(struct image, image, api->world, NOUN_IMAGE) {
         if (image->state != IMAGE_PRESENT)
             continue;
         if (!json) {
@@ -283,8 +279,7 @@ void look_images(struct call *call)
 {
     const char *wanted = call_query(call, "filter");
     json_t *list = json_array();
-    WORLD_FOREACH(struct image, image, call->api->world, NOUN_IMAGE)
-    {
+    WORLD_FOREACH(struct image, image, call->api->world, NOUN_IMAGE) {
         const char *id = image->id + strlen("sha256:"); /* a colon more would not be understood */
         const long long created = (long long)(image->created_ns / NS_A_SECOND);
         const unsigned long long size = image->size_bytes;
@@ -379,8 +374,7 @@ void look_pod_info(struct call *call)
     json_t *containers = json_array(), *statuses = json_array();
     CLEANUP_FREE char *phase = xstrdup(pod_status(api->world, pod));
     *phase = (char)toupper((unsigned char)*phase);
-    POD_FOREACH_CTR(ctr, pod)
-    {
+    POD_FOREACH_CTR(ctr, pod) {
         json_array_append_new(containers, ctr_spec_info(api, ctr));
         json_array_append_new(statuses, ctr_status_info(ctr));
     }

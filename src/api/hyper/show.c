@@ -47,8 +47,7 @@ void show_pod(const struct api *api, const struct pod *pod, struct buf *out)
 {
     show_pod_only(api, pod, out);
     json_open(out, "containers", '[');
-    POD_FOREACH_CTR(ctr, pod)
-    {
+    POD_FOREACH_CTR(ctr, pod) {
         json_open(out, NULL, '{');
         json_text(out, "id", ctr->id);
         json_text(out, "name", ctr->spec.name);
@@ -163,8 +162,7 @@ void inspect_pod(const struct api *api, const struct pod *pod, struct buf *out)
     json_text(out, "want", pod_want_name(pod->want));
     show_time(out, "started", pod->started_ns);
     json_open(out, "containers", '[');
-    POD_FOREACH_CTR(ctr, pod)
-    {
+    POD_FOREACH_CTR(ctr, pod) {
         json_open(out, NULL, '{');
         inspect_ctr(api, ctr, out);
         json_close(out, '}');
