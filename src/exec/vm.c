@@ -24,8 +24,7 @@ static char **boot_disks(struct exec *exec, const struct vm *vm)
     const struct pod *pod = world_pod(exec->world, vm->pod);
     if (!pod)
         return NULL;
-    POD_FOREACH_CTR(ctr, pod)
-    {
+    POD_FOREACH_CTR(ctr, pod) {
         CLEANUP_FREE char *image = path_of_image(ctr->image_id);
         CLEANUP_FREE char *layer = path_of_layer(pod, ctr);
         CLEANUP_FREE char *ro = str_printf("ro:%s/%s", exec->config.root, image);
@@ -106,6 +105,18 @@ static void boot(struct link *link, const struct vm *vm)
     link_ask(link, WIRE_VM_BOOT, &message, -1, boot_replied, link);
 }
 
+/* QEMU gets these files open, and opens them again as its own user. */
+static int boot_check_user(const struct exec_config *config, struct error **ret_error)
+{
+    const char *const files[] = {config->kernel, config->initrd};
+    CLEANUP_ERROR struct error *error = NULL;
+    for (size_t i = 0; i < ARRAY_SIZE(files); i++)
+        if (child_user_may_read(config->qemu_user, files[i], &error) < 0)
+            return error_set(ret_error, ERROR_UNAVAILABLE, 0,
+                             "%s: permit it, or set another qemu_user", error_message(error));
+    return 0;
+}
+
 /* Said here, where the settings have names. */
 static int boot_check(const struct exec_config *config, struct error **ret_error)
 {
@@ -121,7 +132,7 @@ static int boot_check(const struct exec_config *config, struct error **ret_error
         if (access(files[i].path, files[i].mode) < 0)
             return error_set(ret_error, ERROR_UNAVAILABLE, errno, "%s '%s' cannot be used",
                              files[i].what, files[i].path);
-    return 0;
+    return str_empty(config->qemu_user) ? 0 : boot_check_user(config, ret_error);
 }
 
 static void spawn_keeper(struct link *link, const struct vm *vm)
@@ -241,14 +252,36 @@ static void task_ask(struct task *task, struct link *link, unsigned type, void *
     task->ask = link_ask(link, type, message, -1, task_answered, task);
 }
 
+/* Nobody waits for the boot any more, and it is not tried a second time. */
+static void spawn_overtaken(struct exec *exec, struct ref ref)
+{
+    const struct vm *vm = world_vm(exec->world, ref);
+    struct link *link = vm ? link_find(exec, vm->id) : NULL;
+    if (!link)
+        return;
+    link->spawn = NULL;
+    link->retry = false;
+}
+
 void act_vm_off(struct task *task)
 {
     struct wire_vm_off message = {.grace_ms = task->effect.grace_ms};
+    spawn_overtaken(task->exec, task->effect.token.ref);
     struct link *link = link_of_vm(task->exec, task->effect.token.ref);
     if (link)
         task_ask(task, link, WIRE_VM_OFF, &message);
     else
         task_done(task, NULL, NULL); /* it is gone already */
+}
+
+/* The end of its connection, which follows, says that the VM is gone. */
+void vm_off_late(const struct task *task)
+{
+    struct link *link = link_of_vm(task->exec, task->effect.token.ref);
+    if (!link)
+        return;
+    log_error("vm '%s': its keeper does not turn it off, and is killed", link->vm);
+    link_kill_leftovers(task->exec, link->vm);
 }
 
 /* A keeper whose VM is gone is sent away, and may stay until its last clients have read all. One
@@ -261,6 +294,7 @@ void act_vm_clean(struct task *task)
         task_done(task, NULL, NULL);
         return;
     }
+    spawn_overtaken(exec, vm->object.ref);
     struct link *link = link_find(exec, vm->id);
     if (link && link->conn && link->gone) {
         link_dismiss(link);

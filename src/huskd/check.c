@@ -10,6 +10,7 @@
 #include "base/str.h"
 #include "exec/accel.h"
 #include "huskd/places.h"
+#include "loop/loop.h"
 
 struct check {
     const struct settings *settings;
@@ -77,15 +78,28 @@ static void check_root(struct check *c)
     found(c, true, "root", c->places.root, room);
 }
 
+/* That a file is not there was said before. */
+static void check_user_reads(struct check *c, const char *what, const char *path)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    if (child_user_may_read(c->settings->qemu_user, path, &error) < 0 &&
+        error->kind == ERROR_DENIED)
+        found(c, false, what, path, error_message(error));
+}
+
 static void check_user(struct check *c)
 {
     const char *user = c->settings->qemu_user;
     if (str_empty(user))
         return;
-    bool good = getpwnam(user) != NULL;
-    found(c, good, "user of QEMU", user, good ? "" : "there is no such user");
-    if (good && geteuid() != 0)
-        found(c, false, "user of QEMU", user, "only root can change to another user");
+    const struct passwd *pw = getpwnam(user);
+    bool good = pw && (geteuid() == 0 || geteuid() == pw->pw_uid);
+    found(c, good, "user of QEMU", user,
+          good  ? ""
+          : !pw ? "there is no such user: name another by qemu_user"
+                : "only root can change to another user");
+    check_user_reads(c, "kernel", c->places.kernel);
+    check_user_reads(c, "initramfs", c->places.initrd);
 }
 
 unsigned check_host(const struct settings *settings, FILE *out)

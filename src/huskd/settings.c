@@ -138,6 +138,7 @@ static void places_init(struct settings *s)
     if (geteuid() == 0) {
         str_set(&s->root, "/var/lib/husk");
         str_set(&s->socket, "/run/husk.sock");
+        str_set(&s->qemu_user, "nobody"); /* a guest that breaks out of QEMU is nobody */
         return;
     }
     CLEANUP_FREE char *data = place("HOME", "", ".local/share");

@@ -27,7 +27,8 @@ enum {
     STDERR_TAIL = 400, /* bytes of QEMU's last words in a message */
 };
 
-#define QEMU_LOG "qemu.log"
+#define QEMU_LOG   "qemu.log"
+#define KVM_DEVICE "/dev/kvm"
 
 struct op;
 
@@ -438,7 +439,8 @@ static int qemu_spawn(struct hyper *h, const struct hyper_spec *spec, const int 
                                .fd_count = QEMU_FD_DISK + spec->disk_count,
                                .die_with_parent = true,
                                .no_new_privileges = true,
-                               .user = str_empty(spec->user) ? NULL : spec->user};
+                               .user = str_empty(spec->user) ? NULL : spec->user,
+                               .device = str_eq(spec->accel, "kvm") ? KVM_DEVICE : NULL};
     h->child = child_spawn(h->loop, &child, qemu_ended, h, ret_error);
     return h->child ? 0 : -1;
 }

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -47,6 +48,40 @@ static int identity_find(const char *user, struct identity *ret, struct error **
         return error_set(ret_error, ERROR_LIMIT, 0, "user '%s' is in more than %d groups", user,
                          CHILD_GROUPS_MAX);
     return 0;
+}
+
+/* Not root's group: it would open more than the device. */
+static void identity_add_group(struct identity *who, const char *device)
+{
+    struct stat st;
+    if (stat(device, &st) < 0 || !S_ISCHR(st.st_mode) || !st.st_gid)
+        return;
+    if ((st.st_mode & S_IRWXG) && who->group_count < CHILD_GROUPS_MAX)
+        who->groups[who->group_count++] = st.st_gid;
+}
+
+static bool identity_has_group(const struct identity *who, gid_t gid)
+{
+    for (int i = 0; i < who->group_count; i++)
+        if (who->groups[i] == gid)
+            return true;
+    return who->gid == gid;
+}
+
+int child_user_may_read(const char *user, const char *path, struct error **ret_error)
+{
+    struct identity who = {0};
+    struct stat st;
+    if (identity_find(user, &who, ret_error) < 0)
+        return -1;
+    if (stat(path, &st) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "'%s'", path);
+    mode_t bit = st.st_uid == who.uid                  ? S_IRUSR
+                 : identity_has_group(&who, st.st_gid) ? S_IRGRP
+                                                       : S_IROTH;
+    if (who.uid == 0 || st.st_mode & bit)
+        return 0;
+    return error_set(ret_error, ERROR_DENIED, 0, "user '%s' may not read '%s'", user, path);
 }
 
 /* ---- between fork and exec: only system calls ----------------------------------------------- */
@@ -164,6 +199,8 @@ struct child *child_spawn(struct loop *loop, const struct child_spec *spec,
     }
     if (spec->user && identity_find(spec->user, &who, ret_error) < 0)
         return NULL;
+    if (spec->user && spec->device)
+        identity_add_group(&who, spec->device);
     pid_t pid = child_fork(spec, spec->user ? &who : NULL, ret_error);
     if (pid < 0)
         return NULL;

@@ -67,7 +67,8 @@ struct child_spec {
     bool new_session;        /* setsid(): outlives our terminal and our process group */
     bool die_with_parent;    /* SIGKILL when this process ends */
     bool no_new_privileges;
-    const char *user; /* its uid, gid and groups, and so no capabilities; NULL: ours */
+    const char *user;   /* its uid, gid and groups, and so no capabilities; NULL: ours */
+    const char *device; /* with user: the group that may open this device is added; NULL: none */
 };
 
 struct child;
@@ -76,6 +77,9 @@ struct child;
 struct child *child_spawn(struct loop *loop, const struct child_spec *spec,
                           void (*ended)(int status, void *arg), void *arg,
                           struct error **ret_error);
+/* Whether a child of that user will be able to open a file that we open for it, and that it opens
+ * again by /proc/self/fd: the way there does not matter, the file's own permissions do. */
+int child_user_may_read(const char *user, const char *path, struct error **ret_error);
 pid_t child_pid(const struct child *child);
 void child_kill(struct child *child, int signal);
 void child_free(struct child *child);

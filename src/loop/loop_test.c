@@ -6,6 +6,8 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -266,6 +268,55 @@ static void an_unknown_user_is_an_error_that_names_it(void **state)
     assert_non_null(strstr(error_message(e), "no-such-user"));
 }
 
+/* As root only: another user cannot become one. */
+static void a_child_of_another_user_has_its_groups_and_that_of_its_device(void **state)
+{
+    CLEANUP_FREE char *device = str_printf("/tmp/husk-loop-test-%d", (int)getpid());
+    char text[64] = "";
+    int fds[2], status = -1;
+    const char *const argv[] = {"sh", "-c", "id -u >&3; id -G >&3; echo x > \"$0\"", device, NULL};
+    if (geteuid() != 0)
+        return;
+    assert_int_equal(mknod(device, S_IFCHR | 0600, makedev(1, 3)), 0);
+    assert_int_equal(chown(device, 0, 4711), 0);
+    assert_int_equal(chmod(device, 0660), 0);
+    assert_int_equal(pipe2(fds, O_CLOEXEC), 0);
+    const int given[] = {-1, -1, -1, fds[1]};
+    struct child_spec spec = {.path = "/bin/sh",
+                              .argv = argv,
+                              .fds = given,
+                              .fd_count = 4,
+                              .user = "nobody",
+                              .device = device};
+    struct child *child = child_spawn(loop, &spec, child_is_over, &status, NULL);
+    assert_non_null(child);
+    loop_run(loop);
+    unlink(device);
+    assert_int_equal(status, 0);
+    assert_true(read(fds[0], text, sizeof(text) - 1) > 0);
+    assert_string_equal(text, "65534\n65534 4711\n");
+    child_free(child);
+    close(fds[0]);
+    close(fds[1]);
+}
+
+static void what_another_user_may_read_is_told_by_the_file_alone(void **state)
+{
+    CLEANUP_ERROR struct error *e = NULL;
+    CLEANUP_FREE char *path = str_printf("/tmp/husk-loop-test-%d", (int)getpid());
+    int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(fchmod(fd, 0604), 0);
+    assert_int_equal(child_user_may_read("nobody", path, NULL), 0);
+    assert_int_equal(fchmod(fd, 0640), 0);
+    assert_int_equal(child_user_may_read("root", path, NULL), 0);
+    assert_int_equal(child_user_may_read("nobody", path, &e), -1);
+    assert_int_equal(e->kind, ERROR_DENIED);
+    assert_non_null(strstr(error_message(e), path));
+    close(fd);
+    unlink(path);
+}
+
 #define loop_unit_test(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)
 
 int main(void)
@@ -281,6 +332,8 @@ int main(void)
         loop_unit_test(a_child_has_the_descriptors_it_was_given_and_no_others),
         loop_unit_test(a_program_that_cannot_run_is_an_error_that_names_it),
         loop_unit_test(an_unknown_user_is_an_error_that_names_it),
+        loop_unit_test(a_child_of_another_user_has_its_groups_and_that_of_its_device),
+        loop_unit_test(what_another_user_may_read_is_told_by_the_file_alone),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
