@@ -48,7 +48,7 @@ void ctr_run(struct core *core, struct pod *pod, struct container *ctr)
     core_ask(core, EFFECT_CTR_RUN, &ctr->object, &ctr->effect);
 }
 
-static void ctr_ask_stop(struct core *core, struct container *ctr)
+static void ctr_ask_stop(struct core *core, const struct pod *pod, struct container *ctr)
 {
     const struct image *image = world_image(core->world, ctr->image);
     struct effect *effect = core_ask(core, EFFECT_CTR_STOP, &ctr->object, &ctr->effect);
@@ -56,6 +56,9 @@ static void ctr_ask_stop(struct core *core, struct container *ctr)
     effect->grace_ms = ctr->grace_ms;
     effect->signal = ctr->grace_ms ? ctr_stop_signal(ctr, image) : SIGKILL;
     effect->deadline_ms += ctr->grace_ms;
+    /* Of a pod that is removed nothing is kept: its VM, should it hang, is ended soon. */
+    if (pod->want == POD_WANT_GONE && effect->deadline_ms > STOP_OF_REMOVED_MS)
+        effect->deadline_ms = STOP_OF_REMOVED_MS;
 }
 
 void ctr_stop_asked(struct core *core, struct container *ctr)
@@ -83,7 +86,7 @@ static void advance_up(struct core *core, struct pod *pod, struct container *ctr
     if (ctr_must_stop(ctr, pod)) {
         if (ctr->state != CTR_STOPPING)
             ctr_move(core, ctr, CTR_STOPPING);
-        ctr_ask_stop(core, ctr);
+        ctr_ask_stop(core, pod, ctr);
     } else if (ctr->state == CTR_STARTING) {
         core_ask(core, EFFECT_CTR_RUN, &ctr->object, &ctr->effect); /* again, after a crash */
     }

@@ -154,6 +154,6 @@ void exec_adopt(struct exec *exec, void (*done)(void *arg), void *arg)
     drop_unknown_links(exec);
     clear_strangers(exec);
     WORLD_FOREACH(struct vm, vm, exec->world, NOUN_VM)
-    adopt_vm(exec, vm);
+        adopt_vm(exec, vm);
     adopt_one_done(exec);
 }

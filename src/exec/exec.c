@@ -84,6 +84,8 @@ void task_fail(struct task *task, enum error_kind kind, const char *format, ...)
 static void task_time(void *arg)
 {
     struct task *task = arg;
+    if (task->effect.token.kind == EFFECT_VM_OFF)
+        vm_off_late(task);
     if (task->effect.token.kind == EFFECT_TIMER)
         task_done(task, NULL, NULL);
     else
@@ -190,15 +192,19 @@ void exec_free(struct exec *exec)
     free(exec);
 }
 
-void exec_sweep(struct exec *exec)
+char **exec_keep(const struct exec *exec)
 {
-    CLEANUP_STRV char **keep = NULL;
+    char **keep = NULL;
     WORLD_FOREACH(struct pod, pod, exec->world, NOUN_POD)
-    strv_push_take(&keep, path_of_pod(pod));
-    WORLD_FOREACH(struct image, image, exec->world, NOUN_IMAGE)
-    {
+        strv_push_take(&keep, path_of_pod(pod));
+    WORLD_FOREACH(struct image, image, exec->world, NOUN_IMAGE) {
         STRV_FOREACH(file, image->files)
             strv_push(&keep, *file);
     }
-    pool_sweep(exec->pool, (const char *const *)keep);
+    return keep;
+}
+
+void exec_sweep(struct exec *exec)
+{
+    pool_sweep(exec->pool);
 }

@@ -65,7 +65,8 @@ void exec_act(struct exec *exec, const struct effect *effect);
  * VMs, ends those that belong to no VM, tells the core what it found and says core_reloaded().
  * Then `done` is called. */
 void exec_adopt(struct exec *exec, void (*done)(void *arg), void *arg);
-/* Removes files that belong to no object of the world. Jobs that come later wait for its end. */
+/* Removes files that belong to no object of the world, once no job is under way; jobs that come
+ * while it does so wait for its end. */
 void exec_sweep(struct exec *exec);
 
 /* "kvm" or "tcg", and why. */

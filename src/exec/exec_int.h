@@ -53,6 +53,8 @@ struct core *exec_core(struct exec *exec);
 void task_done(struct task *task, const struct error *error, const struct effect_result *result);
 /* For asks and jobs: `arg` is the task. */
 void task_answered(const struct error *error, uint64_t value, void *arg);
+/* What a sweep must leave, relative to the root; owned. */
+char **exec_keep(const struct exec *exec);
 /* Effects that were under way when the world was forgotten. */
 void exec_forget_tasks(struct exec *exec);
 void task_fail(struct task *task, enum error_kind kind, const char *format, ...)
@@ -138,6 +140,9 @@ void act_make_layer(struct task *task);
 void act_remove_files(struct task *task);
 void act_image_files(struct task *task);
 
+/* VM_OFF's deadline has passed: its keeper hangs, and is killed with all that is its VM's. */
+void vm_off_late(const struct task *task);
+
 /* What a link tells its VM's owner. */
 void vm_state_came(struct link *link);
 void vm_link_closed(struct link *link);
@@ -165,7 +170,8 @@ struct job *pool_layer(struct pool *pool, const char *directory, const char *pat
 struct job *pool_remove(struct pool *pool, const char *const *paths,
                         void (*done)(const struct error *error, uint64_t value, void *arg),
                         void *arg);
-void pool_sweep(struct pool *pool, const char *const *keep);
+/* Removes what belongs to no object of the world, as it will be then. */
+void pool_sweep(struct pool *pool);
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);
 void job_forget(struct job *job);
 

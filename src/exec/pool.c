@@ -17,7 +17,7 @@ struct job {
     unsigned type;
     char *directory, *path; /* LAYER: the directory is made first */
     uint64_t size_bytes;
-    char **paths; /* REMOVE, SWEEP */
+    char **paths; /* REMOVE */
     int fd;       /* LOAD */
     const struct load_ops *ops;
     void (*done)(const struct error *error, uint64_t value, void *arg);
@@ -139,8 +139,9 @@ static int send_remove(struct worker *w, struct job *job, struct error **ret_err
 
 static int send_sweep(struct worker *w, struct job *job, struct error **ret_error)
 {
+    CLEANUP_STRV char **keep = exec_keep(w->pool->exec);
     struct wire_job_sweep message = {
-        .seq = 1, .root = w->pool->exec->config.root, .keep = (const char *const *)job->paths};
+        .seq = 1, .root = w->pool->exec->config.root, .keep = (const char *const *)keep};
     conn_send(w->conn, WIRE_JOB_SWEEP, 0, &message);
     return 0;
 }
@@ -221,11 +222,8 @@ static void pool_run(struct pool *pool)
         struct worker *w = worker_free_one(pool);
         if (!w)
             return;
-        if (!job_may_run(pool, job)) {
-            if (job->type == WIRE_JOB_SWEEP)
-                return; /* who came after it waits for it */
+        if (!job_may_run(pool, job))
             continue;
-        }
         DL_DELETE(pool->waiting, job);
         pool->waiting_count--;
         worker_take(w, job);
@@ -277,6 +275,8 @@ static void worker_closed(struct conn *conn, const struct error *why, void *arg)
         child_kill(w->child, SIGKILL);
     if (!job)
         return;
+    if (job->type != WIRE_JOB_SWEEP)
+        pool_sweep(w->pool); /* of what it had begun */
     if (w->late)
         error_set(&error, ERROR_TIMEOUT, 0, "the worker took too long");
     else
@@ -398,11 +398,9 @@ struct job *pool_remove(struct pool *pool, const char *const *paths,
     return pool_add(pool, job);
 }
 
-void pool_sweep(struct pool *pool, const char *const *keep)
+void pool_sweep(struct pool *pool)
 {
-    struct job *job = job_new(WIRE_JOB_SWEEP);
-    job->paths = strv_copy(keep);
-    pool_add(pool, job);
+    pool_add(pool, job_new(WIRE_JOB_SWEEP));
 }
 
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg)
