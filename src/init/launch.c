@@ -14,7 +14,9 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/str.h"
@@ -42,7 +44,8 @@ static const uint64_t capabilities = CAP(CHOWN) | CAP(DAC_OVERRIDE) | CAP(FSETID
                                      CAP(SETFCAP) | CAP(SETPCAP) | CAP(NET_BIND_SERVICE) |
                                      CAP(SYS_CHROOT) | CAP(KILL) | CAP(AUDIT_WRITE);
 
-static int status_fd;
+/* All that a child keeps of husk-init's descriptors, besides 0 to 2. */
+enum { STATUS_FD = 3, CONTAINER_FD = 4, KEPT_FDS = 5 };
 
 /* ---- telling the parent --------------------------------------------------------------------- */
 
@@ -61,7 +64,7 @@ static void status_send(const struct launch_status *status, int fd)
         c->cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(c), &fd, sizeof(int));
     }
-    while (sendmsg(status_fd, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
+    while (sendmsg(STATUS_FD, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
         ;
 }
 
@@ -105,13 +108,33 @@ static void shed(void)
     setsid();
 }
 
+/* What is open here can be walked to through /proc/self/fd by any path that the image or the
+ * container chose (a working directory, a symbolic link), and would lead into the guest: so it is
+ * closed before the first such path, not at exec. A status that is not there tells the parent
+ * nothing, and the child ends. */
+static void descriptors_close(const struct launch *l, const struct launch_fds *fds)
+{
+    int status = fcntl(fds->status, F_DUPFD_CLOEXEC, KEPT_FDS);
+    int container = l->container ? fcntl(l->container->pidfd, F_DUPFD_CLOEXEC, KEPT_FDS) : -1;
+
+    for (int fd = 0; fd < 3; fd++)
+        if (fds->stdio[fd] >= 0)
+            dup2(fds->stdio[fd], fd);
+    if (dup3(status, STATUS_FD, O_CLOEXEC) < 0)
+        _exit(NOT_EXECUTABLE);
+    close(CONTAINER_FD);
+    if (container >= 0)
+        dup3(container, CONTAINER_FD, O_CLOEXEC);
+    syscall(SYS_close_range, KEPT_FDS, ~0U, 0);
+}
+
 static int namespaces_join(const struct launch *l, struct error **ret_error)
 {
-    if (!l->container || l->first)
-        return 0;
-    if (setns(l->container->pidfd, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
+    if (l->container && !l->first &&
+        setns(CONTAINER_FD, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
         return error_set(ret_error, ERROR_STATE, errno, "container '%s' cannot be joined",
                          l->container->start.ctr);
+    close(CONTAINER_FD);
     return 0;
 }
 
@@ -165,18 +188,21 @@ static int stdio_open(const struct launch *l, const struct launch_fds *fds,
         return terminal_open(l, ret_error);
     for (int fd = 0; fd < 3; fd++) {
         CLEANUP_FD int null = fds->stdio[fd] < 0 ? open("/dev/null", O_RDWR | O_CLOEXEC) : -1;
-        if (dup2(fds->stdio[fd] < 0 ? null : fds->stdio[fd], fd) < 0)
+        if (fds->stdio[fd] < 0 && dup2(null, fd) < 0)
             return error_set(ret_error, ERROR_IO, errno, "standard streams");
     }
     return 0;
 }
 
-/* A shell opens /dev/stderr by its path: what it points to must be the user's. */
+/* A shell opens /dev/stderr by its path: what it points to must be the user's. /dev/null is
+ * everybody's. */
 static void stdio_own(const struct user *user)
 {
+    struct stat st;
     for (int fd = 0; fd < 3; fd++)
-        if (fchown(fd, user->uid, (gid_t)-1) < 0)
-            continue; /* /dev/null on a read-only file system */
+        if (fstat(fd, &st) == 0 && st.st_rdev != makedev(1, 3) &&
+            fchown(fd, user->uid, (gid_t)-1) < 0)
+            continue; /* then it cannot */
 }
 
 static int user_find(const struct launch *l, struct user *ret, struct error **ret_error)
@@ -305,7 +331,7 @@ _Noreturn void launch_child(const struct launch *l, const struct launch_fds *fds
     struct error *error = NULL;
     struct user user = {0};
 
-    status_fd = fds->status;
+    descriptors_close(l, fds);
     shed();
     if (namespaces_join(l, &error) < 0 || root_make(l, &error) < 0 ||
         stdio_open(l, fds, &error) < 0 || user_find(l, &user, &error) < 0 ||
