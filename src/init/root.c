@@ -8,6 +8,7 @@
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -22,9 +23,9 @@
 
 /* ---- tables --------------------------------------------------------------------------------- */
 
-/* As the OCI runtime specification and docker have them. Devices are bind mounts of the guest's,
- * so that every file system of a container can be nodev: a node that a container makes with
- * mknod(2) opens nothing. */
+/* As the OCI runtime specification and docker have them. Devices are bind mounts of nodes in a
+ * file system of their own, so that all that a container can write to can be nodev: a node that it
+ * makes with mknod(2) opens nothing. They are each container's own: it may change their mode. */
 static const struct {
     const char *type, *path;
     unsigned long flags;
@@ -39,8 +40,11 @@ static const struct {
     {"cgroup2", "/sys/fs/cgroup", MS_NOSUID | MS_NOEXEC | MS_NODEV | MS_RDONLY, NULL},
 };
 
-static const char *const devices[] = {"/dev/null",   "/dev/zero",    "/dev/full",
-                                      "/dev/random", "/dev/urandom", "/dev/tty"};
+static const struct {
+    const char *path;
+    unsigned major, minor; /* Documentation/admin-guide/devices.txt of Linux */
+} devices[] = {{"/dev/null", 1, 3},   {"/dev/zero", 1, 5},    {"/dev/full", 1, 7},
+               {"/dev/random", 1, 8}, {"/dev/urandom", 1, 9}, {"/dev/tty", 5, 0}};
 
 static const struct {
     const char *path, *target;
@@ -74,8 +78,8 @@ static const char usual_hosts[] = "127.0.0.1\tlocalhost\n"
                                   "ff02::1\tip6-allnodes\n"
                                   "ff02::2\tip6-allrouters\n";
 
-/* Files that the pod gives: written to a scratch tmpfs, bound over those of the image, which stay
- * as they are. */
+/* Files that the pod gives: written to a scratch tmpfs, where the device nodes are too, bound over
+ * those of the image, which stay as they are. */
 enum { GIVEN_HOSTS, GIVEN_HOSTNAME, GIVEN_RESOLV, GIVEN_COUNT };
 static const char *const given[GIVEN_COUNT] = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"};
 
@@ -147,7 +151,7 @@ static int given_write(const struct root *root, int trees[GIVEN_COUNT], struct e
     const char *const hostname[] = {root->hostname, NULL};
     const char *const *const lines[GIVEN_COUNT] = {root->hosts, hostname, root->resolv};
 
-    if (mount("tmpfs", SCRATCH_DIR, "tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=4m") < 0)
+    if (mount("tmpfs", SCRATCH_DIR, "tmpfs", MS_NOSUID | MS_NOEXEC, "size=4m") < 0)
         return error_set(ret_error, ERROR_IO, errno, "mount of a scratch directory");
     for (int i = 0; i < GIVEN_COUNT; i++) {
         CLEANUP_FREE char *path = str_printf(SCRATCH_DIR "/%d", i);
@@ -157,6 +161,17 @@ static int given_write(const struct root *root, int trees[GIVEN_COUNT], struct e
         if (lines_write(path, lines[i], i == GIVEN_HOSTS ? usual_hosts : "") < 0 ||
             (trees[i] = tree_pick(path)) < 0)
             return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[i]);
+    }
+    return 0;
+}
+
+static int devices_make(int trees[], struct error **ret_error)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+        CLEANUP_FREE char *path = str_printf(SCRATCH_DIR "/device-%zu", i);
+        if (mknod(path, S_IFCHR, makedev(devices[i].major, devices[i].minor)) < 0 ||
+            chmod(path, 0666) < 0 || (trees[i] = tree_pick(path)) < 0)
+            return error_set(ret_error, ERROR_IO, errno, "device '%s'", devices[i].path);
     }
     return 0;
 }
@@ -196,9 +211,11 @@ static int inside_mount(struct error **ret_error)
 
 static int inside_devices(const int trees[], struct error **ret_error)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
-        if (tree_place(trees[i], devices[i]) < 0)
-            return error_set(ret_error, ERROR_IO, errno, "device '%s'", devices[i]);
+    for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
+        if (tree_place(trees[i], devices[i].path) < 0)
+            return error_set(ret_error, ERROR_IO, errno, "device '%s'", devices[i].path);
+        close(trees[i]);
+    }
     for (size_t i = 0; i < ARRAY_SIZE(links); i++)
         if (symlink(links[i].target, links[i].path) < 0)
             return error_set(ret_error, ERROR_IO, errno, "link '%s'", links[i].path);
@@ -243,10 +260,9 @@ int root_enter(const struct root *root, struct error **ret_error)
 
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return error_set(ret_error, ERROR_IO, errno, "a private mount namespace");
-    if (layers_mount(root, ret_error) < 0 || given_write(root, files, ret_error) < 0)
+    if (layers_mount(root, ret_error) < 0 || given_write(root, files, ret_error) < 0 ||
+        devices_make(trees, ret_error) < 0)
         return -1;
-    for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
-        trees[i] = tree_pick(devices[i]);
     if (root_pivot(ret_error) < 0 || inside_mount(ret_error) < 0 ||
         inside_devices(trees, ret_error) < 0)
         return -1;
