@@ -169,9 +169,10 @@ static size_t input_write(struct process *p, const uint8_t *data, size_t size)
 static void input_end(struct process *p)
 {
     struct termios settings;
-    if (p->tty && p->out.source.fd >= 0 && tcgetattr(p->out.source.fd, &settings) == 0)
-        if (write(p->out.source.fd, &settings.c_cc[VEOF], 1) < 0)
-            say(6, "a terminal took no end of file: %s", strerror(errno));
+    if (p->tty && p->out.source.fd >= 0 && tcgetattr(p->out.source.fd, &settings) == 0 &&
+        write(p->out.source.fd, &settings.c_cc[VEOF], 1) < 0 && errno == EAGAIN)
+        return; /* a full terminal: again when it is ready */
+    p->input_closed = true;
     source_close(&p->input);
 }
 
@@ -185,7 +186,7 @@ static void input_flush(struct process *p)
     if (p->pending.len)
         return;
     buf_release(&p->pending);
-    if (p->input_ended)
+    if (p->input_ended && !p->input_closed)
         input_end(p);
 }
 
@@ -264,15 +265,24 @@ static ssize_t channel_peek(const struct channel *c)
     return ready.revents ? 0 : -1;
 }
 
+/* What may be read now. After the end it is only what was written before it: a grandchild that
+ * writes on and on would never let the process end. A terminal is hung up for those. */
+static size_t channel_limit(const struct channel *c)
+{
+    bool bounded = !c->process->pid && !c->process->tty;
+    return bounded && c->left < c->credit ? c->left : c->credit;
+}
+
 /* True if a frame was sent. */
 static bool channel_pump(struct channel *c)
 {
     struct process *p = c->process;
+    bool over = p->discard || c->source.fd < 0 || (!p->pid && !p->tty && !c->left);
     ssize_t n;
 
     if (c->finished || (c->source.fd < 0 && p->pid) || (!c->readable && p->pid))
         return false;
-    if (c->source.fd < 0 || p->discard) {
+    if (over) {
         channel_end(c);
         return true;
     }
@@ -281,11 +291,13 @@ static bool channel_pump(struct channel *c)
     else if (p->tty)
         n = terminal_send(c);
     else
-        n = port_send_pipe(c->type, p->stream, c->source.fd, c->credit);
-    if (n > 0) {
-        c->credit -= c->credit ? (uint32_t)n : 0;
-        return c->credit > 0;
+        n = port_send_pipe(c->type, p->stream, c->source.fd, channel_limit(c));
+    if (n > 0 && c->credit) {
+        c->credit -= (uint32_t)n;
+        c->left -= (size_t)n < c->left ? (size_t)n : c->left;
     }
+    if (n > 0)
+        return c->credit > 0;
     c->readable = false;
     /* A terminal whose other end is closed says EIO. After the process has ended, whoever else
      * holds the pipe is not waited for. */
@@ -521,7 +533,7 @@ static void process_connect(struct process *p, struct ends *e, bool input)
     if (input || p->tty)
         input_open(p);
     else
-        p->input_ended = true;
+        p->input_ended = p->input_closed = true;
 }
 
 int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
@@ -574,6 +586,13 @@ int process_signal(struct process *p, int signal, bool all, struct error **ret_e
     return 0;
 }
 
+static void channel_bound(struct channel *c)
+{
+    int ready = 0;
+    if (c->source.fd >= 0 && ioctl(c->source.fd, FIONREAD, &ready) == 0)
+        c->left = (size_t)ready;
+}
+
 static void process_ended(struct process *p, int wait_status)
 {
     /* What it told is there now, and so is what it wrote. */
@@ -581,6 +600,8 @@ static void process_ended(struct process *p, int wait_status)
     if (p->status.fd >= 0)
         status_ended(p);
     p->pid = 0;
+    channel_bound(&p->out);
+    channel_bound(&p->err);
     p->wait_status = wait_status;
     source_close(&p->input);
     if (p->container)

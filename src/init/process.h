@@ -24,6 +24,7 @@ struct channel {
     struct process *process;
     unsigned type;   /* WIRE_STDOUT or WIRE_STDERR */
     uint32_t credit; /* that the keeper granted */
+    size_t left;     /* of what a process that has ended wrote; more is not sent */
     bool readable;   /* since the last EAGAIN */
     bool finished;   /* its end was sent */
 };
@@ -42,7 +43,9 @@ struct process {
     uint32_t window;      /* input that the keeper may still send */
     uint32_t owed;        /* input that was taken and is not granted again yet */
     uint64_t oom_before;  /* processes of the container killed for memory until it began */
-    bool tty, input_ended, refused, discard, oom;
+    bool tty, refused, discard, oom;
+    bool input_ended;          /* nothing more comes */
+    bool input_closed;         /* and the process was told */
     uint32_t rows, cols;       /* of the terminal */
     int wait_status;           /* of waitpid(), once pid is 0 */
     struct launch_status told; /* why it could not be run */
