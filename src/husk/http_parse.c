@@ -138,9 +138,8 @@ int http_head_parse(const char *data, size_t size, struct http_head *ret, size_t
         return size >= 5 && memcmp(data, "HTTP/", 5) != 0 ? corrupt(ret_error, "no status line")
                                                           : 0;
     *ret = (struct http_head){0};
-    const char *line = data;
-    while (line < end + 2) {
-        const char *stop = memmem(line, (size_t)(end + 2 - line), "\r\n", 2);
+    const char *line = data, *stop;
+    while (line < end + 2 && (stop = memmem(line, (size_t)(end + 2 - line), "\r\n", 2))) {
         size_t length = (size_t)(stop - line);
         int rc = line == data ? status_parse(ret, line, length, ret_error)
                               : field_apply(ret, line, length, ret_error);
