@@ -269,3 +269,28 @@ void freep(void *p)
     free(*(void **)p);
     *(void **)p = NULL;
 }
+
+/* The forms are those of RFC 3629: no surrogates, nothing over-long. */
+size_t str_utf8_length(const uint8_t *p, size_t left)
+{
+    static const struct {
+        uint8_t first, last, low, high; /* of the first byte, and of the second */
+        size_t length;
+    } forms[] = {
+        {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
+        {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
+        {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
+        size_t n = forms[i].length;
+        if (*p < forms[i].first || *p > forms[i].last)
+            continue;
+        if (left < n || p[1] < forms[i].low || p[1] > forms[i].high)
+            return 0;
+        for (size_t k = 2; k < n; k++)
+            if (p[k] < 0x80 || p[k] > 0xbf)
+                return 0;
+        return n;
+    }
+    return 0;
+}
