@@ -30,32 +30,6 @@ _Static_assert(ARRAY_SIZE(stream_names) == LOG_STREAM_COUNT, "a name for each st
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-/* The length of the UTF-8 character at p (RFC 3629: no surrogates, nothing over-long), 0 if what
- * is there is none. */
-static size_t utf8_length(const uint8_t *p, size_t left)
-{
-    static const struct {
-        uint8_t first, last, low, high; /* of the first byte, and of the second */
-        size_t length;
-    } forms[] = {
-        {0xc2, 0xdf, 0x80, 0xbf, 2}, {0xe0, 0xe0, 0xa0, 0xbf, 3}, {0xe1, 0xec, 0x80, 0xbf, 3},
-        {0xed, 0xed, 0x80, 0x9f, 3}, {0xee, 0xef, 0x80, 0xbf, 3}, {0xf0, 0xf0, 0x90, 0xbf, 4},
-        {0xf1, 0xf3, 0x80, 0xbf, 4}, {0xf4, 0xf4, 0x80, 0x8f, 4},
-    };
-    for (size_t i = 0; i < ARRAY_SIZE(forms); i++) {
-        size_t n = forms[i].length;
-        if (*p < forms[i].first || *p > forms[i].last)
-            continue;
-        if (left < n || p[1] < forms[i].low || p[1] > forms[i].high)
-            return 0;
-        for (size_t k = 2; k < n; k++)
-            if (p[k] < 0x80 || p[k] > 0xbf)
-                return 0;
-        return n;
-    }
-    return 0;
-}
-
 static bool is_plain(uint8_t c)
 {
     return c >= ' ' && c < 0x7f && c != '"' && c != '\\';
@@ -83,7 +57,7 @@ static void put_escaped(struct buf *out, const uint8_t *p, size_t size)
         while (n < size && is_plain(p[n]))
             n++;
         if (!n)
-            n = utf8_length(p, size);
+            n = str_utf8_length(p, size);
         if (n) {
             buf_append(out, p, n);
         } else {
@@ -113,10 +87,14 @@ static void put_time(struct log_file *log)
 static int file_open(struct log_file *log, struct error **ret_error)
 {
     struct stat st;
-    log->fd = open(log->path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    char last = '\n';
+    log->fd = open(log->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (log->fd < 0)
         return error_set(ret_error, ERROR_IO, errno, "log '%s'", log->path);
     log->size = fstat(log->fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+    /* The run before may have ended in the middle of a line, by a full disk. */
+    if (log->size && pread(log->fd, &last, 1, (off_t)log->size - 1) == 1)
+        log->torn = last != '\n';
     return 0;
 }
 

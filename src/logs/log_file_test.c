@@ -135,6 +135,20 @@ static void a_file_that_cannot_be_written_fails_and_recovers(void **state)
     assert_non_null(strstr(text, "\n{\"log\":\"the third line\\n\""));
 }
 
+static void half_a_line_of_the_run_before_spoils_no_other(void **state)
+{
+    FILE *file = fopen(path, "we");
+    assert_non_null(file);
+    fputs("{\"log\":\"half a l", file);
+    fclose(file);
+    struct log_file *log = NULL;
+    assert_int_equal(log_file_open(path, 0, &log, NULL), 0);
+    log_file_write(log, LOG_STDOUT, "first\n", 6);
+    assert_int_equal(log_file_close(log, NULL), 0);
+    CLEANUP_FREE char *text = file_text(path);
+    assert_non_null(strstr(text, "\n{\"log\":\"first\\n\""));
+}
+
 static int setup(void **state)
 {
     if (!mkdtemp(dir))
@@ -162,6 +176,7 @@ int main(void)
         cmocka_unit_test(a_long_line_is_cut_into_pieces),
         cmocka_unit_test(a_full_file_is_rotated),
         cmocka_unit_test(a_file_that_cannot_be_written_fails_and_recovers),
+        cmocka_unit_test(half_a_line_of_the_run_before_spoils_no_other),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
