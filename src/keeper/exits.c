@@ -35,9 +35,13 @@ int exits_append(int fd, const struct exit_record *r, struct error **ret_error)
                          r->ctr);
     CLEANUP_FREE char *line = str_printf("%s\n", text);
     size_t size = strlen(line);
+    off_t before = lseek(fd, 0, SEEK_END);
     ssize_t n = write(fd, line, size);
     if (n == (ssize_t)size)
         return 0;
+    /* Half a line would spoil the next one, too. */
+    if (n > 0 && before >= 0 && ftruncate(fd, before) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "truncate '%s'", EXITS_FILE);
     return error_set(ret_error, ERROR_IO, n < 0 ? errno : ENOSPC, "write '%s'", EXITS_FILE);
 }
 

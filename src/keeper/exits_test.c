@@ -1,9 +1,11 @@
 #include <fcntl.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -75,6 +77,30 @@ static void a_torn_or_foreign_line_is_left_out(void **state)
     free(seen.text);
 }
 
+static void a_full_disk_spoils_no_other_record(void **state)
+{
+    struct exit_record r = {.ctr = "c1", .exec = "", .code = 1, .reason = ""};
+    struct rlimit unlimited, limit;
+    struct seen seen = {0};
+    struct error *error = NULL;
+    int fd = journal_open();
+    signal(SIGXFSZ, SIG_IGN);
+    getrlimit(RLIMIT_FSIZE, &unlimited);
+    limit = unlimited;
+    limit.rlim_cur = 50;
+    setrlimit(RLIMIT_FSIZE, &limit);
+    assert_int_equal(exits_append(fd, &r, &error), -1);
+    error_free(error);
+    setrlimit(RLIMIT_FSIZE, &unlimited);
+    r.code = 2;
+    assert_int_equal(exits_append(fd, &r, NULL), 0);
+    close(fd);
+    assert_int_equal(exits_read(path, found, &seen, NULL), 0);
+    assert_int_equal(seen.count, 1);
+    assert_string_equal(seen.text, "c1//0/2/0/0//0/0");
+    free(seen.text);
+}
+
 static void a_journal_that_is_not_there_has_no_records(void **state)
 {
     struct seen seen = {0};
@@ -103,6 +129,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_appended_is_read),
         cmocka_unit_test(a_torn_or_foreign_line_is_left_out),
+        cmocka_unit_test(a_full_disk_spoils_no_other_record),
         cmocka_unit_test(a_journal_that_is_not_there_has_no_records),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
