@@ -320,6 +320,7 @@ void container_exited(struct container *c, const struct wire_exited *m)
 {
     if (c->state == CONTAINER_STARTING)
         container_is_running(c);
+    guest_cancel(c->keeper, c); /* the answer to this start must not pass for that of the next */
     free(c->reason);
     c->reason = reason_of(m);
     c->code = m->code & 0xff;

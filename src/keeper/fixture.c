@@ -140,8 +140,8 @@ void fixture_agree(struct fixture *f)
 
 /* ---- huskd ---------------------------------------------------------------------------------- */
 
-struct container *fixture_run(struct fixture *f, const char *ctr, uint32_t flags,
-                              const char *log_path)
+struct container *fixture_begin(struct fixture *f, const char *ctr, uint32_t flags,
+                                const char *log_path)
 {
     CLEANUP_BUF struct buf out = {0};
     struct container *c = container_find(f->k, ctr);
@@ -156,7 +156,14 @@ struct container *fixture_run(struct fixture *f, const char *ctr, uint32_t flags
     struct wire_frame frame = {.type = WIRE_RUN,
                                .payload = out.data + WIRE_HEADER_SIZE,
                                .length = (uint32_t)(out.len - WIRE_HEADER_SIZE)};
-    if (container_run(f->k, &frame, &run, NULL) == 0)
+    return container_run(f->k, &frame, &run, NULL) == 0 ? container_find(f->k, ctr) : NULL;
+}
+
+struct container *fixture_run(struct fixture *f, const char *ctr, uint32_t flags,
+                              const char *log_path)
+{
+    struct container *c = fixture_begin(f, ctr, flags, log_path);
+    if (c)
         fixture_agree(f);
     return container_find(f->k, ctr);
 }

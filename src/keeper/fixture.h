@@ -33,6 +33,9 @@ void fixture_say_data(struct fixture *f, unsigned type, uint32_t stream, const v
                       uint32_t size);
 /* It grants the request that was made last. */
 void fixture_agree(struct fixture *f);
+/* RUN; the guest has not answered yet. NULL if it is refused. */
+struct container *fixture_begin(struct fixture *f, const char *ctr, uint32_t flags,
+                                const char *log_path);
 /* RUN and the guest's answer: the container runs. */
 struct container *fixture_run(struct fixture *f, const char *ctr, uint32_t flags,
                               const char *log_path);

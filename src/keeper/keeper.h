@@ -77,6 +77,7 @@ struct keeper {
     bool turned_off; /* we were asked to end it */
     const struct hyper_ops *ops;
     struct hyper *hyper; /* NULL before VM_BOOT, and when QEMU is gone */
+    bool shut_down;      /* the guest turned itself off */
     char *hyper_reason;  /* QEMU has ended, its last output is still read */
     struct console *console;
     struct timer *boot; /* deadline of the guest's hello */
@@ -153,7 +154,7 @@ int vm_check_usable(const struct keeper *k, struct error **ret_error);
 
 typedef void guest_done(struct keeper *k, const struct error *error, void *arg);
 
-/* A text of the guest without control characters, cut to GUEST_TEXT_MAX; the caller's. */
+/* A text of the guest as UTF-8 without control characters, cut to GUEST_TEXT_MAX; the caller's. */
 char *guest_text(const char *text);
 void guest_connect(struct keeper *k, int fd);
 /* A frame from the guest: every byte of it may be hostile. */

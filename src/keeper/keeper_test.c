@@ -254,6 +254,73 @@ static void a_dropped_container_lets_go_of_its_disks(void **state)
     fixture_done(f);
 }
 
+static void a_late_answer_is_not_that_of_the_next_start(void **state)
+{
+    struct fixture *f = begin();
+    struct wire_exited early = {.code = 1};
+    struct container *c = fixture_begin(f, "a", 0, "");
+    struct wire_reply late = {.seq = f->k->guest_seq};
+    fixture_say(f, WIRE_EXITED, c->stream->id, &early);
+    assert_ptr_equal(fixture_begin(f, "a", 0, ""), c);
+    assert_int_equal(c->state, CONTAINER_STARTING);
+    fixture_say(f, WIRE_REPLY, 0, &late);
+    assert_int_equal(c->state, CONTAINER_STARTING);
+    fixture_agree(f); /* to CTR_CLEAR */
+    fixture_agree(f);
+    assert_int_equal(c->state, CONTAINER_RUNNING);
+    fixture_done(f);
+}
+
+static void an_end_counts_once_and_is_the_last_word(void **state)
+{
+    struct fixture *f = begin();
+    unsigned codes = 0;
+    struct container *c = fixture_run(f, "a", 0, "");
+    uint32_t stream = c->stream->id;
+    exited(f, stream, 7, "");
+    struct wire_exited again = {.code = 8};
+    struct wire_credit credit = {.channel = WIRE_STDIN, .bytes = UINT32_MAX};
+    fixture_say(f, WIRE_EXITED, stream, &again);
+    fixture_say(f, WIRE_CREDIT, stream, &credit);
+    fixture_say_data(f, WIRE_STDOUT, stream, "late", 4);
+    fixture_say_data(f, WIRE_STDERR, stream + 1000, "nobody's", 8);
+    exits_read(EXITS_FILE, count_record, &codes, NULL);
+    assert_int_equal(codes, 7);
+    assert_int_equal(c->stream->unread.len, 0);
+    fixture_done(f);
+}
+
+static void an_end_that_was_sent_before_the_power_off_counts(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    struct wire_exited m = {.code = 5};
+    f->events->shut_down(f->events_arg);
+    fixture_say(f, WIRE_EXITED, c->stream->id, &m);
+    fixture_end_vm(f, "QEMU exited with status 0");
+    assert_int_equal(c->code, 5);
+    assert_string_equal(f->k->reason, "the guest turned itself off");
+    fixture_done(f);
+}
+
+static void what_a_guest_says_is_text(void **state)
+{
+    static const char *const said[][2] = {
+        {"plain", "plain"},
+        {"\x1b[2J\r\n", "?[2J??"},
+        {"gr\xc3\xbc\xc3\x9f, \xe2\x82\xac", "gr\xc3\xbc\xc3\x9f, \xe2\x82\xac"},
+        {"\xc2\x9b"
+         "31m",
+         "??31m"},
+        {"cut \xe2\x82", "cut ??"},
+        {"\xff\xc0\x80\xed\xa0\x80", "??????"},
+    };
+    for (size_t i = 0; i < ARRAY_SIZE(said); i++) {
+        CLEANUP_FREE char *text = guest_text(said[i][0]);
+        assert_string_equal(text, said[i][1]);
+    }
+}
+
 static int setup(void **state)
 {
     log_open("test", LOG_LEVEL_ERROR);
@@ -282,6 +349,10 @@ int main(void)
         cmocka_unit_test(an_execs_input_ends_with_its_client),
         cmocka_unit_test(a_request_twice_is_done_once),
         cmocka_unit_test(a_dropped_container_lets_go_of_its_disks),
+        cmocka_unit_test(a_late_answer_is_not_that_of_the_next_start),
+        cmocka_unit_test(an_end_counts_once_and_is_the_last_word),
+        cmocka_unit_test(an_end_that_was_sent_before_the_power_off_counts),
+        cmocka_unit_test(what_a_guest_says_is_text),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -49,6 +49,8 @@ static char *reason_gone(const struct keeper *k)
         return xstrdup(k->broken);
     if (k->turned_off)
         return xstrdup("it was turned off");
+    if (k->shut_down)
+        return xstrdup("the guest turned itself off");
     if (k->state == WIRE_VM_READY)
         return xstrdup(k->hyper_reason);
     CLEANUP_FREE char *tail = console_tail();
@@ -103,8 +105,7 @@ static void hyper_gone(const char *why, void *arg)
 static void hyper_shut_down(void *arg)
 {
     struct keeper *k = arg;
-    if (!k->turned_off && !k->broken)
-        k->broken = xstrdup("the guest turned itself off");
+    k->shut_down = true;
     k->quitting = true;
     timer_set(k->off, QUIT_DEADLINE_MS);
 }
