@@ -64,6 +64,14 @@ static bool any(const char *entry, const char *wanted)
     return true;
 }
 
+/* The kernel makes the node in /dev a little before the disk behind it can be opened (ENXIO). The
+ * disk's own uevent comes after that, so whoever waits for the disk looks again in time. */
+static bool disk_opens(const char *device)
+{
+    CLEANUP_FD int fd = open(device, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    return fd >= 0;
+}
+
 char *disk_find(const char *name)
 {
     CLEANUP_FREE char *block = NULL;
@@ -77,7 +85,7 @@ char *disk_find(const char *name)
         block = dir ? entry_find(dir, any, NULL) : NULL;
     }
     char *path = block ? str_printf("/dev/%s", block) : NULL;
-    if (path && access(path, F_OK) == 0)
+    if (path && disk_opens(path))
         return path;
     free(path);
     return NULL;

@@ -306,6 +306,8 @@ _Noreturn static void program_run(const struct launch *l, char *const *env)
     char *const *argv = (char *const *)(uintptr_t)l->argv;
     bool denied = false;
 
+    if (!*name) /* else it would be each directory of PATH */
+        cannot_run(NOT_FOUND, "cannot run '': the command's name is empty");
     if (strchr(name, '/')) {
         execve(name, argv, env);
         exec_failed(name, name);
