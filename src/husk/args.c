@@ -238,6 +238,11 @@ static int words_check(const struct args *args, struct error **ret_error)
     if (count < verb->words_min)
         return error_set(ret_error, ERROR_INVALID, 0, "'%s' needs more arguments: husk %s %s",
                          verb->name, verb->name, verb->arguments);
+    /* No object has an empty name; a command that follows one may well have empty words. */
+    for (size_t i = 0; i < (verb->command_follows && count ? 1 : count); i++)
+        if (!*args->words[i])
+            return error_set(ret_error, ERROR_INVALID, 0, "'%s': a name is empty: husk %s %s",
+                             verb->name, verb->name, verb->arguments);
     if (count > verb->words_max)
         return error_set(ret_error, ERROR_INVALID, 0, "'%s' has no use for '%s': husk %s %s",
                          verb->name, args->words[verb->words_max], verb->name, verb->arguments);

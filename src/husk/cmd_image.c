@@ -70,6 +70,7 @@ static int body_send(struct load *load, struct error **ret_error)
 static int answer_show(struct load *load, struct error **ret_error)
 {
     struct http *http = &load->cli->http;
+    CLEANUP_ERROR struct error *error = NULL;
     if (http_read_head(http, ret_error) < 0 || daemon_check(http, ret_error) < 0)
         return -1;
     for (;;) {
@@ -77,8 +78,11 @@ static int answer_show(struct load *load, struct error **ret_error)
         size_t size;
         if (http_read(http, &data, &size, ret_error) < 0)
             return -1;
-        if (progress_feed(&load->progress, size ? data : "\n", size ? size : 1, ret_error) < 0)
-            return -1;
+        /* The daemon knows no names of our files. */
+        if (progress_feed(&load->progress, size ? data : "\n", size ? size : 1, &error) < 0) {
+            error_wrap(&error, "'%s'", load->name);
+            return error_move(ret_error, &error);
+        }
         if (size == 0)
             return 0;
     }

@@ -30,6 +30,9 @@ static enum error_kind kind_from_status(int status)
     return ERROR_INTERNAL;
 }
 
+/* RFC 9110 and RFC 6585: what the HTTP library answers by itself, as a page for people. */
+enum { STATUS_URI_TOO_LONG = 414, STATUS_HEAD_TOO_LARGE = 431 };
+
 /* `{"kind":"not_found","message":"…"}`, or one line of text. */
 static int error_from_answer(int status, struct buf *body, struct error **ret_error)
 {
@@ -41,6 +44,11 @@ static int error_from_answer(int status, struct buf *body, struct error **ret_er
         return error_set(ret_error, named < 0 ? kind : (enum error_kind)named, 0, "%s", message);
     CLEANUP_FREE char *text = buf_take_str(body);
     text[strcspn(text, "\n")] = 0;
+    /* A page of the HTTP library's own: the request never reached the daemon's tables. */
+    if (status == STATUS_URI_TOO_LONG || status == STATUS_HEAD_TOO_LARGE)
+        return error_set(ret_error, ERROR_TOO_LARGE, 0,
+                         "the command with its arguments and variables is too long; put it into a "
+                         "file of the container");
     if (*text)
         return error_set(ret_error, kind, 0, "%s", text);
     return error_set(ret_error, kind, 0, "huskd answered with status %d and no reason", status);

@@ -145,9 +145,13 @@ int http_begin(struct http *http, const struct http_request *request, struct err
         return -1;
     http->body = (struct http_body){0};
     request_format(&out, request);
-    if (http_send(http, out.data, out.len, ret_error) < 0)
-        return -1;
-    return request->chunked || request->no_wait ? 0 : http_read_head(http, ret_error);
+    CLEANUP_ERROR struct error *unsent = NULL;
+    bool answer = !request->chunked && !request->no_wait;
+    int rc = http_send(http, out.data, out.len, &unsent);
+    /* What refuses a request need not read all of it, and its answer says why. */
+    if (rc < 0 && (!answer || http_read_head(http, NULL) < 0))
+        return error_move(ret_error, &unsent);
+    return rc < 0 || !answer ? 0 : http_read_head(http, ret_error);
 }
 
 /* ---- receiving ------------------------------------------------------------------------------ */

@@ -38,7 +38,10 @@ static bool leading_options(char ***argv, const char **ret_socket)
             *--*argv = version;
         else if (strcmp(text, "--help") == 0 || strcmp(text, "-h") == 0)
             *--*argv = help;
-        else {
+        else if (strcmp(text, "--socket") == 0) {
+            --*argv; /* without its value */
+            return true;
+        } else {
             --*argv;
             return false;
         }
@@ -113,6 +116,10 @@ int main(int argc, char **argv)
     if (!*argv) {
         help_all(&cli);
         return output_finish(&cli, 0);
+    }
+    if (**argv == '-') {
+        note_print(&cli, "option '%s' needs a value: husk --socket PATH VERB …", *argv);
+        return EXIT_HUSK_FAILED;
     }
     const struct verb *verb = verb_find(*argv);
     if (!verb)

@@ -104,8 +104,12 @@ class Handler(socketserver.StreamRequestHandler):
             pass
 
     def one(self):
-        line = self.rfile.readline().split()
-        if len(line) < 3:
+        line = self.rfile.readline(256 << 10).split()
+        if line and len(line) < 3:  # as the HTTP library does it: an answer, the rest is not read
+            page = b"<html>Your HTTP header was too big</html>"
+            self.wfile.write(b"HTTP/1.1 431 X\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(page), page))
+            return False
+        if not line:
             return False
         self.method, target = line[0].decode(), line[1].decode()
         headers = {}
