@@ -80,6 +80,9 @@ static int flags_each(char **words, enum task *task,
         if (!used)
             return error_set(ret_error, ERROR_INVALID, 0, "'%s' is not understood, see --help",
                              *words);
+        if (!settings_has(name) && !str_eq(name, "config"))
+            return error_set(ret_error, ERROR_INVALID, 0, "there is no flag '--%s', see --help",
+                             name);
         if (!value)
             return error_set(ret_error, ERROR_INVALID, 0, "'%s' needs a value", *words);
         if (set(settings, name, value, ret_error) < 0)

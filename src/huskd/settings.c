@@ -110,6 +110,11 @@ static int path_set(struct settings *s, const struct setting *row, const char *v
     return 0;
 }
 
+bool settings_has(const char *name)
+{
+    return setting_find(name) != NULL;
+}
+
 int settings_set(struct settings *s, const char *name, const char *value, struct error **ret_error)
 {
     const struct setting *row = setting_find(name);
@@ -316,6 +321,25 @@ void settings_print_help(FILE *out)
     }
 }
 
+/* A number in the largest unit that keeps it whole, as it could stand in huskd.conf. */
+static char *number_text(enum setting_type type, uint64_t number)
+{
+    static const struct {
+        enum setting_type type;
+        uint64_t factor;
+        const char *unit;
+    } units[] = {
+        {SIZE, 1ULL << 30, "GiB"}, {SIZE, 1ULL << 20, "MiB"}, {SIZE, 1ULL << 10, "KiB"},
+        {DURATION, 3600000, "h"},  {DURATION, 60000, "m"},    {DURATION, 1000, "s"},
+        {DURATION, 1, "ms"},
+    };
+    for (size_t i = 0; number && i < ARRAY_SIZE(units); i++)
+        if (units[i].type == type && number % units[i].factor == 0)
+            return str_printf("%llu%s", (unsigned long long)(number / units[i].factor),
+                              units[i].unit);
+    return str_printf("%llu", (unsigned long long)number);
+}
+
 char **settings_list(const struct settings *s)
 {
     char **list = NULL;
@@ -325,8 +349,7 @@ char **settings_list(const struct settings *s)
         if (table[i].type >= CHOICE)
             strv_push(&list, str_or(*text_of(all, &table[i]), ""));
         else
-            strv_push_take(&list,
-                           str_printf("%llu", (unsigned long long)*number_of(all, &table[i])));
+            strv_push_take(&list, number_text(table[i].type, *number_of(all, &table[i])));
     }
     return list;
 }

@@ -7,6 +7,7 @@
 #ifndef HUSK_HUSKD_SETTINGS_H
 #define HUSK_HUSKD_SETTINGS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -35,6 +36,9 @@ struct settings {
 void settings_init(struct settings *s);
 void settings_done(struct settings *s);
 
+/* Whether there is a setting of this name. */
+bool settings_has(const char *name);
+
 /* One value, as written. `-` and `_` in the name are the same. The error names the setting. */
 int settings_set(struct settings *s, const char *name, const char *value, struct error **ret_error);
 
@@ -54,7 +58,8 @@ char *settings_default_file(void);
 void settings_print_sample(FILE *out);
 /* The flags, for --help. */
 void settings_print_help(FILE *out);
-/* Every setting as it is: name, value, name, value …; a strv, owned by the caller. */
+/* Every setting as it is and as it could be written: name, value, name, value …; a strv, owned by
+ * the caller. */
 char **settings_list(const struct settings *s);
 
 #endif

@@ -107,6 +107,32 @@ static void every_setting_is_listed_with_its_value(void **state)
     settings_done(&s);
 }
 
+static void numbers_are_listed_as_they_could_be_written(void **state)
+{
+    struct settings s, again;
+    settings_init(&s);
+    s.layer_size = (3ULL << 30) + (1ULL << 20);
+    s.boot_deadline = 90000;
+    s.stop_grace = 1001;
+    settings_init(&again);
+    CLEANUP_STRV char **list = settings_list(&s);
+    for (size_t i = 0; list[i]; i += 2) {
+        if (str_eq(list[i], "layer_size"))
+            assert_string_equal(list[i + 1], "3073MiB");
+        if (str_eq(list[i], "boot_deadline"))
+            assert_string_equal(list[i + 1], "90s");
+        if (str_eq(list[i], "stop_grace"))
+            assert_string_equal(list[i + 1], "1001ms");
+        if (*list[i + 1])
+            assert_int_equal(settings_set(&again, list[i], list[i + 1], NULL), 0);
+    }
+    assert_int_equal(again.layer_size, s.layer_size);
+    assert_int_equal(again.boot_deadline, s.boot_deadline);
+    assert_int_equal(again.stop_grace, s.stop_grace);
+    settings_done(&again);
+    settings_done(&s);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -116,6 +142,7 @@ int main(void)
         cmocka_unit_test(settings_that_contradict_each_other_are_refused),
         cmocka_unit_test(the_sample_file_is_a_file_that_is_accepted),
         cmocka_unit_test(every_setting_is_listed_with_its_value),
+        cmocka_unit_test(numbers_are_listed_as_they_could_be_written),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
