@@ -40,6 +40,8 @@ int main(void)
 
     log_open("worker", LOG_LEVEL_INFO);
     signal(SIGPIPE, SIG_IGN);
+    /* Control-C in the daemon's terminal is for the daemon, which may still want the job done. */
+    signal(SIGINT, SIG_IGN);
     /* The daemon may have died before this line: then the socket says so. */
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     umask(FILE_MASK);
