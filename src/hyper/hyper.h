@@ -70,6 +70,9 @@ struct hyper_ops {
     void (*disk_add)(struct hyper *h, unsigned lun, const struct hyper_disk *disk, hyper_done *done,
                      void *arg);
     void (*disk_del)(struct hyper *h, unsigned lun, hyper_done *done, void *arg);
+    /* Lets go of the file of a writable disk that was there from the start: the guest, which must
+     * not use it any more, keeps an empty disk. */
+    void (*disk_forget)(struct hyper *h, unsigned number, hyper_done *done, void *arg);
     /* Freezes and thaws the virtual CPUs. */
     void (*pause)(struct hyper *h, hyper_done *done, void *arg);
     void (*resume)(struct hyper *h, hyper_done *done, void *arg);

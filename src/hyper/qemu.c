@@ -21,6 +21,7 @@
 #include "hyper/qmp.h"
 
 enum {
+    EMPTY_DISK_SIZE = 1 << 20,
     UNPLUG_DEADLINE_MS = 20 * 1000, /* until the guest has let go of a disk */
     TSC_TRIES = 5,
     TSC_MEASURE_NS = 5 * 1000 * 1000,
@@ -211,6 +212,38 @@ static const struct step disk_del_steps[] = {
     {.command = "blockdev-del", .arguments = node_arguments},
 };
 
+/* A disk that QEMU booted with cannot be pulled out (no bus of the machine's root lets go of a
+ * device): its file is exchanged for one that is empty, and with that unlocked and closed. */
+static json_t *empty_arguments(const struct op *op)
+{
+    CLEANUP_FREE char *node = str_printf("e%u", op->lun);
+    return json_pack("{s:s, s:s, s:i, s:b}", "driver", "null-co", "node-name", node, "size",
+                     EMPTY_DISK_SIZE, "read-zeroes", 1);
+}
+
+static json_t *empty_node_arguments(const struct op *op)
+{
+    CLEANUP_FREE char *node = str_printf("e%u", op->lun);
+    return json_pack("{s:s}", "node-name", node);
+}
+
+static json_t *reopen_arguments(const struct op *op)
+{
+    CLEANUP_FREE char *disk = str_printf("d%u", op->lun);
+    CLEANUP_FREE char *node = str_printf("e%u", op->lun);
+    return json_pack("{s:[{s:s, s:s, s:b, s:s, s:s}]}", "options", "driver", "raw", "node-name",
+                     disk, "read-only", 0, "discard", "unmap", "file", node);
+}
+
+static const struct step disk_forget_steps[] = {
+    {.command = "blockdev-add",
+     .arguments = empty_arguments,
+     .undo = "blockdev-del",
+     .undo_arguments = empty_node_arguments},
+    {.command = "blockdev-reopen", .arguments = reopen_arguments},
+    {.command = "remove-fd", .arguments = fdset_arguments},
+};
+
 static const struct step pause_steps[] = {{.command = "stop"}};
 static const struct step resume_steps[] = {{.command = "cont"}};
 
@@ -231,6 +264,17 @@ static void qemu_disk_del(struct hyper *h, unsigned lun, hyper_done *done, void 
     op_start(h, (struct op){.steps = disk_del_steps,
                             .step_count = ARRAY_SIZE(disk_del_steps),
                             .lun = lun,
+                            .fd = -1,
+                            .done = done,
+                            .arg = arg});
+}
+
+static void qemu_disk_forget(struct hyper *h, unsigned number, hyper_done *done, void *arg)
+{
+    op_start(h, (struct op){.steps = disk_forget_steps,
+                            .step_count = ARRAY_SIZE(disk_forget_steps),
+                            .lun = number,
+                            .fdset = QEMU_FD_DISK + (json_int_t)number,
                             .fd = -1,
                             .done = done,
                             .arg = arg});
@@ -490,6 +534,7 @@ const struct hyper_ops hyper_qemu = {
     .start = qemu_start,
     .disk_add = qemu_disk_add,
     .disk_del = qemu_disk_del,
+    .disk_forget = qemu_disk_forget,
     .pause = qemu_pause,
     .resume = qemu_resume,
     .quit = qemu_quit,

@@ -341,6 +341,8 @@ void containers_lost(struct keeper *k, const char *why)
         waiting_refuse(c, why);
         if (c->state != CONTAINER_RUNNING)
             continue;
+        CLEANUP_FREE char *line = str_printf("container '%s': %s", c->name, why);
+        stream_remark(c->stream, line);
         str_set(&c->reason, why);
         c->code = CODE_VM_ENDED;
         container_end(c);

@@ -97,6 +97,8 @@ void disk_plug(struct keeper *k, const char *path, bool read_only, struct disk *
 void disk_release(struct keeper *k, struct disk *disk, disk_done *done, void *arg);
 /* "virtio:SERIAL" or "scsi:LUN", for the guest. */
 const char *disk_address(const struct disk *disk);
+/* Whether any is on its way out. */
+bool disks_leaving(const struct keeper *k);
 void disks_free(struct keeper *k);
 
 #endif

@@ -25,8 +25,8 @@ struct disk {
     char *path;
     char *address;
     bool read_only;
-    bool from_boot; /* cannot be unplugged: stays until the VM ends */
-    unsigned lun;
+    bool from_boot; /* cannot be unplugged: if it is writable its file is let go of instead */
+    unsigned lun;   /* from boot: its number */
     unsigned refs;
     enum disk_state state;
     struct waiter *waiters;
@@ -97,6 +97,7 @@ int disks_boot(struct keeper *k, const char *const *disks, struct hyper_disk *re
             return -1;
         struct disk *d = disk_new(k, path, read_only);
         d->from_boot = true;
+        d->lun = *ret_count;
         d->state = DISK_READY;
         d->address = str_printf("virtio:d%u", *ret_count);
         ret[(*ret_count)++] =
@@ -229,6 +230,7 @@ static void disk_unplugged(const struct error *error, void *arg)
     bool wanted = d->refs > 0;
 
     d->state = DISK_READY; /* if it did not go, it can be used again */
+    d->from_boot = d->from_boot && error;
     if (error && wanted) {
         disk_plugged(NULL, d);
     } else if (wanted) {
@@ -238,6 +240,16 @@ static void disk_unplugged(const struct error *error, void *arg)
         disk_free(d);
     }
     waiters_answer(k, list, error);
+    vm_left(k, error);
+}
+
+bool disks_leaving(const struct keeper *k)
+{
+    const struct disk *d;
+    DL_FOREACH(k->disks, d)
+        if (d->state == DISK_UNPLUGGING)
+            return true;
+    return false;
 }
 
 void disk_release(struct keeper *k, struct disk *d, disk_done *done, void *arg)
@@ -245,12 +257,15 @@ void disk_release(struct keeper *k, struct disk *d, disk_done *done, void *arg)
     bool vm_runs = k->hyper && !k->hyper_reason;
     assert(d->refs > 0);
     d->refs--;
-    if (d->refs || d->from_boot || !vm_runs) {
+    if (d->refs || (d->from_boot && d->read_only) || !vm_runs) {
         if (done)
             done(k, NULL, arg);
         return;
     }
     waiter_add(d, NULL, done, arg);
     d->state = DISK_UNPLUGGING;
-    k->ops->disk_del(k->hyper, d->lun, disk_unplugged, d);
+    if (d->from_boot)
+        k->ops->disk_forget(k->hyper, d->lun, disk_unplugged, d);
+    else
+        k->ops->disk_del(k->hyper, d->lun, disk_unplugged, d);
 }

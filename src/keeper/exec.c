@@ -76,10 +76,20 @@ static struct exec *exec_new(struct keeper *k, const struct wire_exec_start *m, 
     return e;
 }
 
+/* Tells its clients, with the place that it is of. */
+static void exec_remark(struct exec *e, const char *what)
+{
+    CLEANUP_FREE char *line =
+        *e->ctr ? str_printf("container '%s': %s", e->name, what) : str_printf("guest: %s", what);
+    stream_remark(e->stream, line);
+}
+
 static void exec_failed(struct exec *e, const struct error *error)
 {
+    CLEANUP_FREE char *place =
+        *e->ctr ? str_printf("container '%s'", e->name) : xstrdup("the guest");
     CLEANUP_FREE char *text =
-        str_printf("exec in container '%s': cannot be started: %s", e->name, error->message);
+        str_printf("exec in %s: cannot be started: %s", place, error->message);
     CLEANUP_ERROR struct error *wrapped = NULL;
     stream_remark(e->stream, text);
     error_set(&wrapped, error->kind, 0, "%s", text);
@@ -191,10 +201,8 @@ void exec_exited(struct exec *e, const struct wire_exited *m)
     free(e->reason);
     e->reason = guest_text(m->reason);
     e->code = m->code & 0xff;
-    if (*m->reason) {
-        CLEANUP_FREE char *line = str_printf("container '%s': %s", e->name, e->reason);
-        stream_remark(e->stream, line);
-    }
+    if (*m->reason)
+        exec_remark(e, e->reason);
     exec_end(e);
 }
 
@@ -204,6 +212,7 @@ void execs_lost(struct keeper *k, const char *why)
     DL_FOREACH_SAFE(k->execs, e, next) {
         if (!e->stream)
             continue;
+        exec_remark(e, why);
         str_set(&e->reason, why);
         e->code = CODE_VM_ENDED;
         exec_end(e);

@@ -67,6 +67,7 @@ static const struct hyper_ops fake_ops = {
     .start = fake_start,
     .disk_add = fake_disk_add,
     .disk_del = fake_disk_del,
+    .disk_forget = fake_disk_del,
     .pause = fake_done,
     .resume = fake_done,
     .quit = fake_kill,

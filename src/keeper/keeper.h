@@ -75,6 +75,7 @@ struct keeper {
     char *reason;    /* why it is gone */
     char *broken;    /* what the guest did that ends it, NULL while it behaves */
     bool turned_off; /* we were asked to end it */
+    bool pod_leaves; /* the pod is out of the guest, its disks may not be out of the VM */
     const struct hyper_ops *ops;
     struct hyper *hyper; /* NULL before VM_BOOT, and when QEMU is gone */
     bool shut_down;      /* the guest turned itself off */
@@ -145,6 +146,8 @@ int vm_pause(struct keeper *k, uint32_t seq, bool pause, struct error **ret_erro
 int vm_place(struct keeper *k, const struct wire_pod_place *m, struct error **ret_error);
 int vm_leave(struct keeper *k, uint32_t seq, struct error **ret_error);
 void vm_tell(struct keeper *k);
+/* A disk is out, or (error) will not go: perhaps the pod that leaves was waiting for it. */
+void vm_left(struct keeper *k, const struct error *error);
 /* The agent's connection has ended. */
 void vm_link_ended(struct keeper *k, const struct error *why);
 /* ERROR_STATE unless it runs and is not paused. */

@@ -335,14 +335,25 @@ int vm_place(struct keeper *k, const struct wire_pod_place *m, struct error **re
     return 0;
 }
 
-static void left(struct keeper *k, const struct error *error, void *arg)
+void vm_left(struct keeper *k, const struct error *error)
 {
+    if (!k->pod_leaves || (!error && disks_leaving(k)))
+        return;
+    k->pod_leaves = false;
     if (!error) {
-        containers_forget(k);
         str_set(&k->pod, "");
         vm_tell(k);
     }
     ask_answer(k, &k->leave_asks, error);
+}
+
+/* Its disks must be free for another VM before the pod counts as gone. */
+static void cleared(struct keeper *k, const struct error *error, void *arg)
+{
+    k->pod_leaves = true;
+    if (!error)
+        containers_forget(k);
+    vm_left(k, error);
 }
 
 int vm_leave(struct keeper *k, uint32_t seq, struct error **ret_error)
@@ -356,6 +367,6 @@ int vm_leave(struct keeper *k, uint32_t seq, struct error **ret_error)
     if (ask_add(k, &k->leave_asks, seq, ret_error) < 0)
         return -1;
     if (first)
-        guest_request(k, WIRE_POD_CLEAR, 0, &clear, left, k);
+        guest_request(k, WIRE_POD_CLEAR, 0, &clear, cleared, k);
     return 0;
 }
