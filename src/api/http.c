@@ -10,7 +10,6 @@
 #include <assert.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <jansson.h>
 #include <microhttpd.h>
 #include <stdlib.h>
 #include <string.h>
@@ -18,6 +17,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#include "api/jsonout.h"
 #include "base/log.h"
 #include "base/str.h"
 
@@ -301,12 +301,11 @@ void http_reply(struct http_request *r, unsigned status, const char *type, struc
 
 static void error_put_json(struct buf *out, const struct error *error)
 {
-    json_t *root = json_pack("{s:s, s:s+}", "kind", error_kind_name(error->kind), "message",
-                             error_message(error), "");
-    char *text = json_dumps(root, JSON_COMPACT);
-    buf_printf(out, "%s\n", text ? text : "{}");
-    free(text);
-    json_decref(root);
+    json_open(out, NULL, '{');
+    json_text(out, "kind", error_kind_name(error->kind));
+    json_text(out, "message", error_message(error));
+    json_close(out, '}');
+    buf_append_str(out, "\n");
 }
 
 void http_reply_error(struct http_request *r, const struct error *error)

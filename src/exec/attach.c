@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
 #include <utlist.h>
@@ -117,26 +118,39 @@ void exec_attach(struct exec *exec, struct ref ref, int fd, const void *early, s
 /* ---- further processes ---------------------------------------------------------------------- */
 
 /* Fails at once, by the same way as later. */
-static struct link *link_or_done(struct exec *exec, struct ref pod, int fd,
+static struct link *link_or_done(struct exec *exec, struct ref pod,
                                  void (*done)(const struct error *, uint64_t, void *), void *arg)
 {
     struct link *link = link_of_pod(exec, pod);
     CLEANUP_ERROR struct error *error = NULL;
     if (link)
         return link;
-    if (fd >= 0)
-        close(fd);
     error_set(&error, ERROR_STATE, 0, "its pod does not run");
     done(error, 0, arg);
     return NULL;
+}
+
+/* Its HTTP is over, a sentence in the stream is what it can be told. */
+static void client_refuse(int fd, bool raw)
+{
+    static const char line[] = "husk: its pod does not run any more\n";
+    const uint8_t header[] = {2, 0, 0, 0, 0, 0, 0, sizeof(line) - 1}; /* of standard error */
+    struct iovec iov[] = {{(void *)(uintptr_t)header, raw ? 0 : sizeof(header)},
+                          {(void *)(uintptr_t)line, sizeof(line) - 1}};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = ARRAY_SIZE(iov)};
+    if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        log_debug("refuse a client: %s", strerror(errno));
+    close(fd);
 }
 
 void exec_start(struct exec *exec, const struct exec_process *process, int fd, const void *early,
                 size_t early_size,
                 void (*done)(const struct error *error, uint64_t value, void *arg), void *arg)
 {
-    struct link *link = link_or_done(exec, process->pod, fd, done, arg);
     const struct container *ctr = world_ctr(exec->world, process->ctr);
+    if (fd >= 0 && !link_of_pod(exec, process->pod))
+        client_refuse(fd, process->tty || process->raw);
+    struct link *link = link_or_done(exec, process->pod, done, arg);
     if (!link)
         return;
     struct wire_exec_start message = {
@@ -169,7 +183,7 @@ int exec_resize(struct exec *exec, struct ref pod, const char *ctr, const char *
 void exec_kill(struct exec *exec, struct ref pod, const char *ctr, const char *id, uint32_t signal,
                void (*done)(const struct error *error, uint64_t value, void *arg), void *arg)
 {
-    struct link *link = link_or_done(exec, pod, -1, done, arg);
+    struct link *link = link_or_done(exec, pod, done, arg);
     struct wire_kill message = {.ctr = ctr, .exec = id, .signal = signal};
     if (link)
         link_ask(link, WIRE_KILL, &message, -1, done, arg);

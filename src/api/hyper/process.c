@@ -41,6 +41,7 @@ struct process_session {
     char *reason;
     uint64_t touched_ms; /* when it was made, or ended */
     bool asked;          /* a keeper owes an answer: must not be freed */
+    bool lost;           /* nobody saw how it ended: `reason` is all that is known */
     struct session_waiter *waiters;
     UT_hash_handle hh;
 };
@@ -140,9 +141,20 @@ static void session_wait(struct process_session *session, struct call *call, boo
     call->data_free = waiter_free;
 }
 
+static struct error *session_lost(const struct process_session *session)
+{
+    struct error *error = NULL;
+    error_set(&error, ERROR_UNAVAILABLE, 0, "exec '%s': %s", session->id,
+              str_or(session->reason, "its end was not seen"));
+    return error;
+}
+
 static void waiters_answer(struct process_session *session, const struct error *error)
 {
     struct session_waiter *w, *next;
+    CLEANUP_ERROR struct error *lost = session->lost ? session_lost(session) : NULL;
+    if (!error)
+        error = lost;
     DL_FOREACH_SAFE(session->waiters, w, next) {
         bool due =
             session->state == SESSION_ENDED || (w->for_start && session->state == SESSION_RUNNING);
@@ -197,8 +209,11 @@ void api_vm_lost(const char *vm, void *arg)
     struct api *api = arg;
     struct process_session *session, *next;
     HASH_ITER(hh, api->sessions, session, next) {
-        if (str_eq(session->vm, vm) && session->state != SESSION_CREATED)
-            session_end(session, CODE_UNKNOWN, "its VM has ended", NULL);
+        if (!str_eq(session->vm, vm) || session->state == SESSION_CREATED ||
+            session->state == SESSION_ENDED)
+            continue;
+        session->lost = true;
+        session_end(session, CODE_UNKNOWN, "its VM has ended", NULL);
     }
 }
 
@@ -209,6 +224,8 @@ void session_exitcode(struct call *call, const char *id)
     if (!session) {
         error_set(&error, ERROR_NOT_FOUND, 0, "exec '%s' does not exist", id);
         call_fail(call, error);
+    } else if (session->lost) {
+        call_fail(call, session_lost(session));
     } else if (session->state == SESSION_ENDED) {
         call_json(call, 200, json_integer((json_int_t)session->code));
     } else {
