@@ -51,6 +51,7 @@ struct daemon {
 /* ---- one turn ------------------------------------------------------------------------------- */
 
 static void adopted(void *arg);
+static void stop_all(struct daemon *d);
 
 /* What is in memory could not be written down: it never happened. All who wait are told, and the
  * world is what the store says. */
@@ -200,7 +201,9 @@ static void adopted(void *arg)
 {
     struct daemon *d = arg;
     d->adopting = false;
-    if (d->serving)
+    if (d->ending)
+        stop_all(d);
+    if (d->serving || d->ending)
         return;
     exec_sweep(d->exec);
     if (d->world->tables[NOUN_IMAGE].count == 0)
@@ -358,6 +361,15 @@ static void stop_all(struct daemon *d)
         d->stopping++;
         ops_ask(api_ops(d->api), &request, one_stopped, d);
     }
+    if (!d->stopping)
+        end_now(d);
+}
+
+static void end_late(void *arg)
+{
+    struct daemon *d = arg;
+    log_warning("%u pods or VMs have not ended within exit_deadline, and go on", d->stopping);
+    end_now(d);
 }
 
 static void end_asked(int signal, void *arg)
@@ -367,16 +379,15 @@ static void end_asked(int signal, void *arg)
     d->ending = true;
     service_notify("STOPPING=1");
     api_stop_listening(d->api);
-    if (again || str_eq(d->settings->on_exit, "keep") || d->adopting) {
+    if (again || str_eq(d->settings->on_exit, "keep")) {
         end_now(d);
         return;
     }
     log_info("pods are stopped first");
-    stop_all(d);
-    if (!d->stopping)
-        end_now(d);
-    d->exit_deadline = timer_new(d->loop, end_now, d);
+    d->exit_deadline = timer_new(d->loop, end_late, d);
     timer_set(d->exit_deadline, d->settings->exit_deadline);
+    if (!d->adopting) /* else once it is known what runs */
+        stop_all(d);
 }
 
 /* The loop is not taken apart: the process is about to end, and keepers' connections with it. */

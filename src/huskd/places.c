@@ -235,6 +235,13 @@ static unsigned sockets_passed(void)
     return (unsigned)count;
 }
 
+static bool is_listening(int fd)
+{
+    int listens = 0;
+    socklen_t size = sizeof(listens);
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) == 0 && listens;
+}
+
 int socket_take(const struct settings *settings, int *ret_fd, bool *ret_activated,
                 struct error **ret_error)
 {
@@ -245,6 +252,10 @@ int socket_take(const struct settings *settings, int *ret_fd, bool *ret_activate
                          count);
     if (count == 0)
         return socket_make(settings, ret_fd, ret_error);
+    if (!is_listening(LISTEN_FDS_START))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "descriptor %d, which systemd passed, is not a listening socket",
+                         LISTEN_FDS_START);
     *ret_fd = LISTEN_FDS_START;
     fcntl(*ret_fd, F_SETFL, O_NONBLOCK);
     fcntl(*ret_fd, F_SETFD, FD_CLOEXEC);

@@ -206,6 +206,9 @@ static int set_up(struct store *store, struct error **ret_error)
         "PRAGMA temp_store = MEMORY;";
 
     sqlite3_busy_timeout(store->db, 0);
+    /* Closing would copy all of the log into the database and wait for the disk twice: what is in
+     * the log is as durable there, and the next daemon reads it. */
+    sqlite3_db_config(store->db, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
     if (run(store, pragmas, ret_error) < 0 || migrate(store, ret_error) < 0)
         return -1;
     return prepare(store, ret_error);

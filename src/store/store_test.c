@@ -220,6 +220,7 @@ static void a_second_daemon_and_a_newer_file_are_refused(void **state)
     assert_non_null(mkdtemp(directory));
     CLEANUP_FREE char *path = str_printf("%s/store", directory);
     CLEANUP_FREE char *reserve = str_printf("%s.reserve", path);
+    CLEANUP_FREE char *log = str_printf("%s-wal", path);
 
     assert_int_equal(store_open(path, &first, NULL), 0);
     assert_int_equal(store_open(path, &second, &error), -1);
@@ -232,6 +233,7 @@ static void a_second_daemon_and_a_newer_file_are_refused(void **state)
     error_free(error);
     unlink(path);
     unlink(reserve);
+    assert_int_equal(unlink(log), 0); /* closing did not wait for it to be copied */
     assert_int_equal(rmdir(directory), 0);
 }
 
