@@ -8,11 +8,11 @@
 
 enum { CPUINFO_LINE_MAX = 8192 };
 
-static bool cpu_virtualises(void)
+static bool cpu_virtualises(const char *cpuinfo)
 {
     char line[CPUINFO_LINE_MAX];
     bool found = false;
-    FILE *f = fopen("/proc/cpuinfo", "re");
+    FILE *f = fopen(cpuinfo, "re");
     while (f && !found && fgets(line, sizeof(line), f))
         if (str_starts(line, "flags"))
             found = strstr(line, " vmx") || strstr(line, " svm");
@@ -23,15 +23,15 @@ static bool cpu_virtualises(void)
 
 /* A paravirtual KVM opens well and runs no stock kernel: only a CPU that shows vmx or svm counts.
  */
-const char *accel_choose(const char **ret_reason)
+const char *accel_choose(const char *kvm, const char *cpuinfo, const char **ret_reason)
 {
-    int fd = open("/dev/kvm", O_RDWR | O_CLOEXEC);
+    int fd = open(kvm, O_RDWR | O_CLOEXEC);
     *ret_reason = "/dev/kvm cannot be opened";
     if (fd < 0)
         return "tcg";
     close(fd);
     *ret_reason = "the CPU shows neither vmx nor svm";
-    if (!cpu_virtualises())
+    if (!cpu_virtualises(cpuinfo))
         return "tcg";
     *ret_reason = "/dev/kvm opens, and the CPU can virtualise";
     return "kvm";

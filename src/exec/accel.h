@@ -2,7 +2,10 @@
 #ifndef HUSK_EXEC_ACCEL_H
 #define HUSK_EXEC_ACCEL_H
 
-/* "kvm" or "tcg"; why, in a few words. */
-const char *accel_choose(const char **ret_reason);
+#define ACCEL_KVM     "/dev/kvm"
+#define ACCEL_CPUINFO "/proc/cpuinfo"
+
+/* "kvm" or "tcg", as these files show; why, in a few words. */
+const char *accel_choose(const char *kvm, const char *cpuinfo, const char **ret_reason);
 
 #endif

@@ -53,9 +53,9 @@ static void check_accel(struct check *c)
     const char *reason = "set by accel";
     const char *accel = c->settings->accel;
     if (str_eq(accel, "auto"))
-        accel = accel_choose(&reason);
-    bool good = !str_eq(accel, "kvm") || access("/dev/kvm", R_OK | W_OK) == 0;
-    found(c, good, "guests run by", accel, good ? reason : "/dev/kvm cannot be opened");
+        accel = accel_choose(ACCEL_KVM, ACCEL_CPUINFO, &reason);
+    bool good = !str_eq(accel, "kvm") || access(ACCEL_KVM, R_OK | W_OK) == 0;
+    found(c, good, "guests run by", accel, good ? reason : ACCEL_KVM " cannot be opened");
 }
 
 /* The nearest directory that exists must be writable. */
