@@ -157,6 +157,10 @@ static int data_write(int fd, const uint8_t *data, size_t size, uint64_t offset,
     return 0;
 }
 
+/* Which members are layers is not known before the archive has been read to its end; but whom
+ * somebody would wait for is. Manifests and configs are smaller. */
+enum { PROGRESS_SIZE_MIN = 32 << 10 };
+
 /* Copies the data of the current entry to fd (-1: nowhere), and hashes it. */
 static int data_copy(struct reading *r, const struct member *member, int fd, EVP_MD_CTX *hash,
                      struct error **ret_error)
@@ -179,8 +183,9 @@ static int data_copy(struct reading *r, const struct member *member, int fd, EVP
             return -1;
         EVP_DigestUpdate(hash, data, size);
         done += size;
-        if (load->progress(load->arg, member->hex, "Loading layer", done, member->size, ret_error) <
-            0)
+        if (member->size >= PROGRESS_SIZE_MIN &&
+            load->progress(load->arg, member->hex, "Loading layer", done, member->size, ret_error) <
+                0)
             return -1;
     }
     if (done != member->size)
