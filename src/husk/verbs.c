@@ -42,8 +42,9 @@ static const struct more {
      "stays attached to it: what the process writes comes out here, signals are passed on to it, "
      "and its exit status becomes that of husk. Standard input is passed on with -i; with -it the "
      "process has this terminal, and ctrl-p ctrl-q leaves it running in the background.\n"
-     "If the pod cannot be started it is removed again. Otherwise it stays until it is removed, "
-     "with the container's files, unless --rm is given.\n"
+     "If the pod cannot be started it is removed again. Otherwise it stays when the process has "
+     "ended, with its files and its virtual machine: 'stop' ends the machine, 'rm' removes the "
+     "pod, and --rm does both at the end.\n"
      "With -p the pod is read from a podfile, and husk returns as soon as it runs unless -a is "
      "given.",
      "husk run busybox echo hello  run a command and see what it says\n"
