@@ -159,7 +159,7 @@ static void kill_everything(void)
     say(LOG_WARNING, "some processes do not end");
 }
 
-_Noreturn void power_off(void)
+_Noreturn void power_off(void (*halted)(void))
 {
     /* A machine without ACPI cannot be switched off by its guest, but a reset ends it too, for
      * QEMU runs with -no-reboot. */
@@ -167,6 +167,8 @@ _Noreturn void power_off(void)
 
     kill_everything();
     sync();
+    if (halted)
+        halted();
     reboot(acpi ? RB_POWER_OFF : RB_AUTOBOOT);
     /* Only here if the power is still on. */
     reboot(RB_AUTOBOOT);

@@ -43,7 +43,7 @@ int main(void)
     signals_open();
     if (!port_open(&serve_ops)) {
         say(LOG_CRIT, "the machine has no virtio-serial port named husk.agent");
-        power_off();
+        power_off(NULL);
     }
     say_to(serve_say);
 

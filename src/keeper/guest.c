@@ -139,6 +139,7 @@ union message {
     struct wire_credit credit;
     struct wire_exited exited;
     struct wire_guest_log guest_log;
+    struct wire_halted halted;
 };
 
 static void on_hello(struct keeper *k, struct stream *s, const union message *m)
@@ -189,6 +190,11 @@ static void on_guest_log(struct keeper *k, struct stream *s, const union message
                   "guest: %s", line);
 }
 
+static void on_halted(struct keeper *k, struct stream *s, const union message *m)
+{
+    vm_halted(k);
+}
+
 static const struct handler {
     unsigned type;
     bool of_stream; /* names a process; ignored when that is not known any more */
@@ -196,7 +202,7 @@ static const struct handler {
 } handlers[] = {
     {WIRE_HELLO, false, on_hello},         {WIRE_REPLY, false, on_reply},
     {WIRE_CREDIT, true, on_credit},        {WIRE_EXITED, true, on_exited},
-    {WIRE_GUEST_LOG, false, on_guest_log},
+    {WIRE_GUEST_LOG, false, on_guest_log}, {WIRE_HALTED, false, on_halted},
 };
 
 static const struct handler *handler_of(unsigned type)

@@ -145,6 +145,8 @@ int vm_off(struct keeper *k, uint32_t seq, uint32_t grace_ms, struct error **ret
 int vm_pause(struct keeper *k, uint32_t seq, bool pause, struct error **ret_error);
 int vm_place(struct keeper *k, const struct wire_pod_place *m, struct error **ret_error);
 int vm_leave(struct keeper *k, uint32_t seq, struct error **ret_error);
+/* The guest has ended everything in it. */
+void vm_halted(struct keeper *k);
 void vm_tell(struct keeper *k);
 /* A disk is out, or (error) will not go: perhaps the pod that leaves was waiting for it. */
 void vm_left(struct keeper *k, const struct error *error);

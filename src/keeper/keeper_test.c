@@ -303,6 +303,23 @@ static void an_end_that_was_sent_before_the_power_off_counts(void **state)
     fixture_done(f);
 }
 
+static void a_guest_that_has_halted_is_not_waited_for(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    struct wire_exited m = {.code = 5};
+    fixture_say(f, WIRE_EXITED, c->stream->id, &m);
+    assert_int_equal(vm_off(f->k, 1, 1000, NULL), 0);
+    fixture_turn(f);
+    assert_false(f->killed);
+    fixture_say(f, WIRE_HALTED, 0, &(struct wire_halted){});
+    assert_true(f->killed);
+    fixture_turn(f);
+    assert_int_equal(c->code, 5);
+    assert_string_equal(f->k->reason, "it was turned off");
+    fixture_done(f);
+}
+
 static void what_a_guest_says_is_text(void **state)
 {
     static const char *const said[][2] = {
@@ -352,6 +369,7 @@ int main(void)
         cmocka_unit_test(a_late_answer_is_not_that_of_the_next_start),
         cmocka_unit_test(an_end_counts_once_and_is_the_last_word),
         cmocka_unit_test(an_end_that_was_sent_before_the_power_off_counts),
+        cmocka_unit_test(a_guest_that_has_halted_is_not_waited_for),
         cmocka_unit_test(what_a_guest_says_is_text),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -110,6 +110,15 @@ static void hyper_shut_down(void *arg)
     timer_set(k->off, QUIT_DEADLINE_MS);
 }
 
+/* All that the guest had to say and to write was before this; QEMU has nothing to save. */
+void vm_halted(struct keeper *k)
+{
+    if (!k->hyper || k->hyper_reason)
+        return;
+    hyper_shut_down(k);
+    k->ops->kill(k->hyper);
+}
+
 static const struct hyper_events hyper_events = {hyper_gone, hyper_shut_down};
 
 void vm_link_ended(struct keeper *k, const struct error *why)
