@@ -25,11 +25,13 @@
 #include "init/events.h"
 #include "init/util.h"
 
+#define FILES_MAX "9223372036854775807" /* the kernel's own most */
+
 enum {
     MODULE_LIST_MAX = 16 << 10,
     ENTROPY_MAX = 512,
     FDS_MAX = 65536,              /* of husk-init: a few for each process */
-    MEMORY_RESERVE = 24 << 20,    /* kept from containers, for the kernel and husk-init */
+    MEMORY_RESERVE = 12 << 20,    /* kept from containers, for the kernel and husk-init */
     THREADS_RESERVE = 128,        /* same, in tasks */
     POWER_OFF_DEADLINE_MS = 5000, /* for everything to die and unmount */
 };
@@ -77,6 +79,9 @@ void boot_mounts(void)
     /* In a user namespace of its own a container would have every privilege over what it mounts
      * there: its cgroup, for one. Docker forbids it by a filter of system calls. */
     file_write("/proc/sys/user/max_user_namespaces", "0");
+    /* Open files are counted as their container's memory; a limit for all together is one that a
+     * container could use up for the others. */
+    file_write("/proc/sys/fs/file-max", FILES_MAX);
 }
 
 void boot_modules(const char *stage)
@@ -95,16 +100,17 @@ void boot_modules(const char *stage)
     }
 }
 
-static uint64_t memory_total(void)
+/* Not the total: what the kernel holds already, or keeps free for itself, no limit could give. */
+static uint64_t memory_available(void)
 {
     CLEANUP_FREE char *text = file_read("/proc/meminfo", 256);
-    const char *at = text ? strstr(text, "MemTotal:") : NULL;
-    return at ? strtoull(at + strlen("MemTotal:"), NULL, 10) << 10 : 0;
+    const char *at = text ? strstr(text, "MemAvailable:") : NULL;
+    return at ? strtoull(at + strlen("MemAvailable:"), NULL, 10) << 10 : 0;
 }
 
 void boot_cgroups(void)
 {
-    uint64_t memory = memory_total(), threads = file_number("/proc/sys/kernel/threads-max");
+    uint64_t memory = memory_available(), threads = file_number("/proc/sys/kernel/threads-max");
 
     memory = memory > 2ULL * MEMORY_RESERVE ? memory - MEMORY_RESERVE : memory / 2;
     threads = threads > 2ULL * THREADS_RESERVE ? threads - THREADS_RESERVE : threads / 2;

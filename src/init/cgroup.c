@@ -15,9 +15,9 @@
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
 
-enum { PROCS_MAX_BYTES = 1 << 20, EVENTS_MAX_BYTES = 512, LIMIT_TEXT = 24 };
+enum { PROCS_MAX_BYTES = 1 << 20, EVENTS_MAX_BYTES = 512, LIMIT_TEXT = 24, OTHERS_PART = 16 };
 
-static uint64_t pids_default;
+static uint64_t pids_default, memory_default;
 
 static void limit_set(int group, const char *file, uint64_t limit)
 {
@@ -42,8 +42,10 @@ void cgroup_init(uint64_t memory_max_bytes, uint64_t pids_max)
     CLEANUP_FD int pod = group_open(CGROUP_ROOT "/pod", NULL);
     CLEANUP_FD int guest = group_open(CGROUP_ROOT "/guest", NULL);
 
-    /* One container that takes all it can leaves room for another to be started. */
+    /* One container that takes all it can leaves room for another to be started; and what comes to
+     * an end by a limit of its own does not take processes of others along. */
     pids_default = pids_max / 2;
+    memory_default = memory_max_bytes - memory_max_bytes / OTHERS_PART;
     limit_set(pod, "memory.max", memory_max_bytes);
     limit_set(pod, "pids.max", pids_max * 3 / 4);
     limit_set(guest, "memory.max", memory_max_bytes);
@@ -58,7 +60,7 @@ int cgroup_new(const char *id, uint64_t memory_max_bytes, uint32_t pids_max,
     int fd = group_open(path, ret_error);
     if (fd < 0)
         return -1;
-    limit_set(fd, "memory.max", memory_max_bytes);
+    limit_set(fd, "memory.max", memory_max_bytes ? memory_max_bytes : memory_default);
     limit_set(fd, "pids.max", pids_max ? pids_max : pids_default);
     return fd;
 }
