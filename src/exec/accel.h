@@ -5,7 +5,9 @@
 #define ACCEL_KVM     "/dev/kvm"
 #define ACCEL_CPUINFO "/proc/cpuinfo"
 
-/* "kvm" or "tcg", as these files show; why, in a few words. */
-const char *accel_choose(const char *kvm, const char *cpuinfo, const char **ret_reason);
+/* "kvm" or "tcg", as these files show, for a QEMU that runs as `user` ("": as we are); why, in a
+ * few words. */
+const char *accel_choose(const char *kvm, const char *cpuinfo, const char *user,
+                         const char **ret_reason);
 
 #endif

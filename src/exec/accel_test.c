@@ -42,7 +42,7 @@ static void a_device_that_opens_and_a_cpu_that_virtualises_are_kvm(void **state)
     const char *reason;
     for (size_t i = 0; i < ARRAY_SIZE(cpus); i++) {
         write_cpuinfo(cpus[i]);
-        assert_string_equal(accel_choose("/dev/null", cpuinfo, &reason), "kvm");
+        assert_string_equal(accel_choose("/dev/null", cpuinfo, "", &reason), "kvm");
         assert_string_equal(reason, "/dev/kvm opens, and the CPU can virtualise");
     }
 }
@@ -52,17 +52,27 @@ static void a_cpu_without_virtualisation_is_emulation(void **state)
 {
     const char *reason;
     write_cpuinfo("processor\t: 0\nflags\t\t: fpu sse\nbugs\t\t: vmx svm\n");
-    assert_string_equal(accel_choose("/dev/null", cpuinfo, &reason), "tcg");
+    assert_string_equal(accel_choose("/dev/null", cpuinfo, "", &reason), "tcg");
     assert_string_equal(reason, "the CPU shows neither vmx nor svm");
-    assert_string_equal(accel_choose("/dev/null", "/nonexistent", &reason), "tcg");
+    assert_string_equal(accel_choose("/dev/null", "/nonexistent", "", &reason), "tcg");
 }
 
 static void a_device_that_does_not_open_is_emulation(void **state)
 {
     const char *reason;
     write_cpuinfo("flags\t\t: fpu vmx\n");
-    assert_string_equal(accel_choose("/nonexistent", cpuinfo, &reason), "tcg");
+    assert_string_equal(accel_choose("/nonexistent", cpuinfo, "", &reason), "tcg");
     assert_string_equal(reason, "/dev/kvm cannot be opened");
+}
+
+static void a_device_that_qemu_may_not_use_is_emulation(void **state)
+{
+    const char *reason;
+    write_cpuinfo("flags\t\t: fpu vmx\n");
+    assert_string_equal(accel_choose("/dev/null", cpuinfo, "nobody", &reason), "kvm");
+    assert_string_equal(accel_choose(cpuinfo, cpuinfo, "nobody", &reason),
+                        "tcg"); /* of mode 0600 */
+    assert_non_null(strstr(reason, "qemu_user"));
 }
 
 int main(void)
@@ -71,6 +81,7 @@ int main(void)
         cmocka_unit_test(a_device_that_opens_and_a_cpu_that_virtualises_are_kvm),
         cmocka_unit_test(a_cpu_without_virtualisation_is_emulation),
         cmocka_unit_test(a_device_that_does_not_open_is_emulation),
+        cmocka_unit_test(a_device_that_qemu_may_not_use_is_emulation),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -150,7 +150,7 @@ const char *exec_accel(const struct exec *exec, const char **ret_reason)
     *ret_reason = exec->kvm_refused;
     if (exec->kvm_refused)
         return "tcg";
-    return accel_choose(ACCEL_KVM, ACCEL_CPUINFO, ret_reason);
+    return accel_choose(ACCEL_KVM, ACCEL_CPUINFO, exec->config.qemu_user, ret_reason);
 }
 
 void exec_refuse_kvm(struct exec *exec, const char *why)

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "exec/accel.h"
 #include "exec/exec_int.h"
 #include "keeper/exits.h"
 
@@ -110,6 +111,11 @@ static int boot_check_user(const struct exec_config *config, struct error **ret_
 {
     const char *const files[] = {config->kernel, config->initrd};
     CLEANUP_ERROR struct error *error = NULL;
+    if (str_eq(config->accel, "kvm") && access(ACCEL_KVM, F_OK) == 0 &&
+        child_user_may_use(config->qemu_user, ACCEL_KVM, &error) < 0)
+        return error_set(ret_error, ERROR_UNAVAILABLE, 0,
+                         "%s: permit it, set another qemu_user, or accel=tcg",
+                         error_message(error));
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)
         if (child_user_may_read(config->qemu_user, files[i], &error) < 0)
             return error_set(ret_error, ERROR_UNAVAILABLE, 0,

@@ -53,9 +53,19 @@ static void check_accel(struct check *c)
     const char *reason = "set by accel";
     const char *accel = c->settings->accel;
     if (str_eq(accel, "auto"))
-        accel = accel_choose(ACCEL_KVM, ACCEL_CPUINFO, &reason);
-    bool good = !str_eq(accel, "kvm") || access(ACCEL_KVM, R_OK | W_OK) == 0;
-    found(c, good, "guests run by", accel, good ? reason : ACCEL_KVM " cannot be opened");
+        accel = accel_choose(ACCEL_KVM, ACCEL_CPUINFO, c->settings->qemu_user, &reason);
+    if (!str_eq(accel, "kvm")) {
+        found(c, true, "guests run by", accel, reason);
+        return;
+    }
+    CLEANUP_ERROR struct error *error = NULL;
+    const char *user = c->settings->qemu_user;
+    bool opens = access(ACCEL_KVM, R_OK | W_OK) == 0;
+    bool good = opens && (str_empty(user) || child_user_may_use(user, ACCEL_KVM, &error) == 0);
+    found(c, good, "guests run by", accel,
+          good     ? reason
+          : !opens ? ACCEL_KVM " cannot be opened"
+                   : error_message(error));
 }
 
 /* The nearest directory that exists must be writable. */

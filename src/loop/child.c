@@ -68,20 +68,42 @@ static bool identity_has_group(const struct identity *who, gid_t gid)
     return who->gid == gid;
 }
 
+/* `wanted` is of 0444 for reading and 0222 for writing. */
+static int identity_may(const struct identity *who, const char *path, mode_t wanted, bool *ret_may,
+                        struct error **ret_error)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "'%s'", path);
+    mode_t whose = st.st_uid == who->uid                ? S_IRWXU
+                   : identity_has_group(who, st.st_gid) ? S_IRWXG
+                                                        : S_IRWXO;
+    *ret_may = who->uid == 0 || (st.st_mode & whose & wanted) == (whose & wanted);
+    return 0;
+}
+
 int child_user_may_read(const char *user, const char *path, struct error **ret_error)
 {
     struct identity who = {0};
-    struct stat st;
+    bool may;
+    if (identity_find(user, &who, ret_error) < 0 ||
+        identity_may(&who, path, S_IRUSR | S_IRGRP | S_IROTH, &may, ret_error) < 0)
+        return -1;
+    return may ? 0
+               : error_set(ret_error, ERROR_DENIED, 0, "user '%s' may not read '%s'", user, path);
+}
+
+int child_user_may_use(const char *user, const char *device, struct error **ret_error)
+{
+    struct identity who = {0};
+    bool may;
     if (identity_find(user, &who, ret_error) < 0)
         return -1;
-    if (stat(path, &st) < 0)
-        return error_set(ret_error, ERROR_IO, errno, "'%s'", path);
-    mode_t bit = st.st_uid == who.uid                  ? S_IRUSR
-                 : identity_has_group(&who, st.st_gid) ? S_IRGRP
-                                                       : S_IROTH;
-    if (who.uid == 0 || st.st_mode & bit)
-        return 0;
-    return error_set(ret_error, ERROR_DENIED, 0, "user '%s' may not read '%s'", user, path);
+    identity_add_group(&who, device);
+    if (identity_may(&who, device, 0666, &may, ret_error) < 0)
+        return -1;
+    return may ? 0
+               : error_set(ret_error, ERROR_DENIED, 0, "user '%s' may not use '%s'", user, device);
 }
 
 /* ---- between fork and exec: only system calls ----------------------------------------------- */

@@ -80,6 +80,8 @@ struct child *child_spawn(struct loop *loop, const struct child_spec *spec,
 /* Whether a child of that user will be able to open a file that we open for it, and that it opens
  * again by /proc/self/fd: the way there does not matter, the file's own permissions do. */
 int child_user_may_read(const char *user, const char *path, struct error **ret_error);
+/* The same of a device that it opens by name, to read and to write. */
+int child_user_may_use(const char *user, const char *device, struct error **ret_error);
 pid_t child_pid(const struct child *child);
 void child_kill(struct child *child, int signal);
 void child_free(struct child *child);

@@ -291,10 +291,13 @@ static void a_child_of_another_user_has_its_groups_and_that_of_its_device(void *
     struct child *child = child_spawn(loop, &spec, child_is_over, &status, NULL);
     assert_non_null(child);
     loop_run(loop);
-    unlink(device);
     assert_int_equal(status, 0);
     assert_true(read(fds[0], text, sizeof(text) - 1) > 0);
     assert_string_equal(text, "65534\n65534 4711\n");
+    assert_int_equal(child_user_may_use("nobody", device, NULL), 0);
+    assert_int_equal(chown(device, 0, 0), 0); /* root's group opens too much to be given away */
+    assert_int_equal(child_user_may_use("nobody", device, NULL), -1);
+    unlink(device);
     child_free(child);
     close(fds[0]);
     close(fds[1]);
