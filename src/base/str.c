@@ -294,3 +294,19 @@ size_t str_utf8_length(const uint8_t *p, size_t left)
     }
     return 0;
 }
+
+void str_make_plain(char *s)
+{
+    size_t left = strlen(s), size;
+    for (; left; s += size, left -= size) {
+        bool plain = *s >= ' ' && *s < 0x7f;
+        size = plain ? 1 : str_utf8_length((const uint8_t *)s, left);
+        /* U+0080 to U+009F are control characters too. */
+        if (size == 2 && (uint8_t)s[0] == 0xc2 && (uint8_t)s[1] < 0xa0)
+            size = 0;
+        if (!size) {
+            *s = '?';
+            size = 1;
+        }
+    }
+}

@@ -46,6 +46,8 @@ bool str_to_u64(const char *s, uint64_t min, uint64_t max, uint64_t *ret);
 /* The length of the UTF-8 character at p, of which there are `left` bytes (one at least); 0 if
  * what is there is none, and for ASCII. */
 size_t str_utf8_length(const uint8_t *p, size_t left);
+/* Puts '?' for control characters and for what is no UTF-8: fit for JSON and for a terminal. */
+void str_make_plain(char *s);
 
 /* "64", "64M", "1G", "1.5GiB" … in bytes; a bare number is multiplied by `unit`. Binary units:
  * k, m, g, t, with an optional "b" or "ib", in either case. */

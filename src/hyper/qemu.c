@@ -342,9 +342,9 @@ static char *stderr_tail(void)
     while (n > 0 && text[n - 1] == '\n')
         n--;
     text[n > 0 ? n : 0] = 0;
-    for (char *p = text; *p; p++)
-        if ((unsigned char)*p < ' ')
-            *p = *p == '\n' ? ';' : '?';
+    for (char *p = strchr(text, '\n'); p; p = strchr(p, '\n'))
+        *p = ';';
+    str_make_plain(text);
     return xstrdup(text);
 }
 

@@ -19,18 +19,7 @@ struct guest_request {
 char *guest_text(const char *text)
 {
     char *copy = xstrndup(text, GUEST_TEXT_MAX);
-    size_t left = strlen(copy), size;
-    for (char *p = copy; left; p += size, left -= size) {
-        bool plain = *p >= ' ' && *p < 0x7f;
-        size = plain ? 1 : str_utf8_length((const uint8_t *)p, left);
-        /* U+0080 to U+009F are control characters too. */
-        if (size == 2 && (uint8_t)p[0] == 0xc2 && (uint8_t)p[1] < 0xa0)
-            size = 0;
-        if (!size) {
-            *p = '?';
-            size = 1;
-        }
-    }
+    str_make_plain(copy);
     return copy;
 }
 
