@@ -69,7 +69,11 @@ void core_vm_adopted(struct core *core, struct ref ref, const struct vm_snapshot
     core_changed(core, &vm->object);
     if (vm->state == VM_STOPPING)
         return;
-    if (vm->state == VM_BOOTING) { /* who knows how far it came: its pod gets a new one */
+    if (vm_is_unused(core, vm)) { /* who knows how far it came */
+        vm_replace(core, vm, "huskd ended while it booted");
+        return;
+    }
+    if (vm->state == VM_BOOTING) {
         vm_begin_stop(core, vm, 0, NULL);
         return;
     }

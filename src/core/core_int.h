@@ -133,6 +133,10 @@ struct vm *vm_make(struct core *core, uint32_t cpus, uint64_t memory_mb, struct 
 void vm_advance(struct core *core, struct vm *vm);
 /* To be turned off; the pod in it is told. reason NULL: it was asked for. */
 void vm_begin_stop(struct core *core, struct vm *vm, uint32_t grace_ms, const char *reason);
+/* After a start: a pod waits for it, and nothing was done in it yet. */
+bool vm_is_unused(const struct core *core, const struct vm *vm);
+/* It is cleaned away, and its pod, whose start goes on, gets another one. */
+void vm_replace(struct core *core, struct vm *vm, const char *reason);
 void vm_dead(struct core *core, struct vm *vm, const char *reason);
 void vm_take(struct core *core, struct vm *vm, struct pod *pod);
 void vm_leave(struct core *core, struct vm *vm, struct pod *pod);

@@ -278,6 +278,21 @@ void vm_effect_done(struct core *core, struct vm *vm, enum effect_kind kind,
 
 /* ---- facts ---------------------------------------------------------------------------------- */
 
+bool vm_is_unused(const struct core *core, const struct vm *vm)
+{
+    const struct pod *pod = world_pod(core->world, vm->pod);
+
+    return vm->state == VM_BOOTING && pod && pod->state == POD_STARTING;
+}
+
+void vm_replace(struct core *core, struct vm *vm, const char *reason)
+{
+    vm->state = VM_STOPPING;
+    vm->dead = true; /* there is nothing in it whose end anybody could tell */
+    str_set(&vm->reason, reason);
+    core_changed(core, &vm->object);
+}
+
 void core_vm_gone(struct core *core, struct ref ref, const char *reason)
 {
     struct vm *vm = world_vm(core->world, ref);
@@ -287,18 +302,10 @@ void core_vm_gone(struct core *core, struct ref ref, const char *reason)
     vm->seen = true;
     if (vm->dead)
         return; /* known, and being cleaned */
-    /* A new daemon boots another one for the pod that waits: nothing of it was used. */
-    struct pod *pod = world_pod(core->world, vm->pod);
-    bool again = core->loading && vm->state == VM_BOOTING && pod && pod->state == POD_STARTING;
-
-    if (again) {
-        vm->state = VM_STOPPING;
-        vm->dead = true;
-        str_set(&vm->reason, reason);
-        core_changed(core, &vm->object);
-    } else {
+    if (core->loading && vm_is_unused(core, vm))
+        vm_replace(core, vm, reason);
+    else
         vm_dead(core, vm, str_or(reason, "its keeper is gone"));
-    }
     core_settle(core);
 }
 
