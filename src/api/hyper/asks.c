@@ -16,12 +16,22 @@ static int grace_read(struct call *call, struct request *request, struct error *
 
 /* ---- pods ----------------------------------------------------------------------------------- */
 
+static void stdin_default(const struct call *call, struct ctr_spec *ctr)
+{
+    if (ctr->stdin_open == UNSET && call_is_hyperctl(call))
+        ctr->stdin_open = YES;
+}
+
 int ask_pod_create(struct call *call, struct request *request, struct error **ret_error)
 {
     const struct buf *body = http_body(call->r);
     request->kind = REQ_POD_CREATE;
-    return pod_spec_parse((const char *)body->data, body->len, &call->api->config.limits,
-                          &request->pod_spec, ret_error);
+    if (pod_spec_parse((const char *)body->data, body->len, &call->api->config.limits,
+                       &request->pod_spec, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; i < request->pod_spec->container_count; i++)
+        stdin_default(call, &request->pod_spec->containers[i]);
+    return 0;
 }
 
 int ask_pod_start(struct call *call, struct request *request, struct error **ret_error)
@@ -110,7 +120,10 @@ int ask_ctr_create(struct call *call, struct request *request, struct error **re
     const struct buf *body = http_body(call->r);
     request->kind = REQ_CTR_CREATE;
     request->pod = call->pod->object.ref;
-    return ctr_spec_parse((const char *)body->data, body->len, &request->ctr_spec, ret_error);
+    if (ctr_spec_parse((const char *)body->data, body->len, &request->ctr_spec, ret_error) < 0)
+        return -1;
+    stdin_default(call, request->ctr_spec);
+    return 0;
 }
 
 int ask_ctr_start(struct call *call, struct request *request, struct error **ret_error)

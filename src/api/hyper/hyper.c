@@ -44,6 +44,12 @@ bool call_flag(const struct call *call, const char *name)
            (strcasecmp(value, "true") == 0 || strcasecmp(value, "yes") == 0 || str_eq(value, "1"));
 }
 
+bool call_is_hyperctl(const struct call *call)
+{
+    const char *agent = http_header(call->r, "User-Agent");
+    return agent && str_starts(agent, "Hyper-Client/");
+}
+
 int call_number(const struct call *call, const char *name, uint64_t max, uint64_t otherwise,
                 uint64_t *ret, struct error **ret_error)
 {
@@ -164,6 +170,8 @@ static const char *path_bare(const char *path)
 
 static const struct route *route_find(const char *method, const char *path, bool *ret_path_known)
 {
+    if (str_eq(method, "HEAD")) /* the answer of GET, whose body the library leaves out */
+        method = "GET";
     *ret_path_known = false;
     for (size_t i = 0; i < ARRAY_SIZE(routes); i++) {
         if (!str_eq(routes[i].path, path))

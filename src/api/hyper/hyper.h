@@ -64,6 +64,8 @@ typedef void look_fn(struct call *call);
 
 const char *call_query(const struct call *call, const char *name); /* NULL if not there or "" */
 bool call_flag(const struct call *call, const char *name);         /* "true", "yes", "1" */
+/* The client is an unmodified hyperctl, which forwards its input always and has no word for it. */
+bool call_is_hyperctl(const struct call *call);
 /* The query's number, or `otherwise` if there is none. */
 int call_number(const struct call *call, const char *name, uint64_t max, uint64_t otherwise,
                 uint64_t *ret, struct error **ret_error);

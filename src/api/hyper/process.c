@@ -244,13 +244,6 @@ static int env_check(char **env, struct error **ret_error)
     return 0;
 }
 
-/* hyperctl always forwards its standard input, and has no word for it. */
-static bool wants_stdin(const struct call *call)
-{
-    const char *agent = http_header(call->r, "User-Agent");
-    return call_flag(call, "stdin") || (agent && str_starts(agent, "Hyper-Client/"));
-}
-
 static int session_read(struct call *call, struct process_session *session,
                         struct error **ret_error)
 {
@@ -266,7 +259,7 @@ static int session_read(struct call *call, struct process_session *session,
     session->cwd = xstrdup(call_query(call, "workdir"));
     session->user = xstrdup(call_query(call, "user"));
     session->tty = call_flag(call, "tty");
-    session->stdin_open = wants_stdin(call);
+    session->stdin_open = call_flag(call, "stdin") || call_is_hyperctl(call);
     session->rows = (uint32_t)rows;
     session->cols = (uint32_t)cols;
     return 0;
