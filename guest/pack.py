@@ -159,10 +159,10 @@ def module_order(table, tree):
 
     for line in open(table):
         words = line.split("#")[0].split()
-        if len(words) == 2 and words[0] in ("early", "late"):
+        if len(words) == 2 and re.fullmatch("early|late|0x[0-9a-f]{4}", words[0]):
             add(words[0], words[1], f"'{table}'")
         elif words:
-            fail(f"'{table}': line '{line.strip()}' is not 'early NAME' or 'late NAME'")
+            fail(f"'{table}': line '{line.strip()}' is not 'early NAME', 'late NAME' or '0x0001 NAME'")
     return order
 
 

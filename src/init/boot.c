@@ -1,5 +1,6 @@
 #include "init/boot.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/random.h>
@@ -29,6 +30,7 @@
 
 enum {
     MODULE_LIST_MAX = 16 << 10,
+    KIND_MAX = 16, /* "0x001a" of a virtio device */
     ENTROPY_MAX = 512,
     FDS_MAX = 65536,              /* of husk-init: a few for each process */
     MEMORY_RESERVE = 12 << 20,    /* kept from containers, for the kernel and husk-init */
@@ -93,11 +95,26 @@ void boot_modules(const char *stage)
         if (!path || strncmp(line, stage, (size_t)(path - line)) != 0)
             continue;
         CLEANUP_FD int fd = open(++path, O_RDONLY | O_CLOEXEC);
+        if (fd < 0 && errno == ENOENT)
+            continue; /* it is loaded */
         if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
             say(LOG_ERR, "module %s: %s", path, strerror(errno));
         /* The text of a loaded module is of no use any more: its memory is. */
         unlink(path);
     }
+}
+
+void boot_devices(void)
+{
+    DIR *dir = opendir("/sys/bus/virtio/devices");
+    for (struct dirent *e = dir ? readdir(dir) : NULL; e; e = readdir(dir)) {
+        CLEANUP_FREE char *path = str_printf("/sys/bus/virtio/devices/%s/device", e->d_name);
+        CLEANUP_FREE char *kind = file_read(path, KIND_MAX);
+        if (kind && *e->d_name != '.')
+            boot_modules(kind);
+    }
+    if (dir)
+        closedir(dir);
 }
 
 /* Not the total: what the kernel holds already, or keeps free for itself, no limit could give. */

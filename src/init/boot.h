@@ -10,6 +10,8 @@
 void boot_mounts(void);
 /* Loads the modules of a stage ("early" or "late") in the order of /modules/order. */
 void boot_modules(const char *stage);
+/* Loads the modules that only some virtio devices need, for those that are here. */
+void boot_devices(void);
 /* The cgroups that containers live in, and how much of the guest they may take. */
 void boot_cgroups(void);
 /* The loopback interface goes up. */

@@ -51,6 +51,7 @@ int main(void)
     poll_turn(true);
     port_flush();
     boot_modules("late");
+    boot_devices();
     boot_cgroups();
     boot_loopback();
 
