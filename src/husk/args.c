@@ -249,6 +249,13 @@ static int words_check(const struct args *args, struct error **ret_error)
     return 0;
 }
 
+/* The options of a command that follows are not ours. It follows one word, but with 'create -c' a
+ * pod and an image. */
+static size_t words_before_command(const struct args *args)
+{
+    return args_has(args, "container") ? 2 : 1;
+}
+
 int args_parse(struct args *ret, const struct verb *verb, char **argv, struct error **ret_error)
 {
     struct parser p = {.args = ret, .at = argv};
@@ -262,7 +269,7 @@ int args_parse(struct args *ret, const struct verb *verb, char **argv, struct er
         int rc = 0;
         if (!options || *text != '-' || !text[1]) {
             ret->words[words++] = text;
-            options = options && !verb->command_follows;
+            options = options && (!verb->command_follows || words < words_before_command(ret));
         } else if (strcmp(text, "--") == 0) {
             options = false;
         } else {

@@ -76,6 +76,11 @@ static void the_first_word_ends_the_options_of_run_but_not_of_stop(void **state)
     assert_int_equal(args_word_count(&p.args), 4);
     assert_false(args_has(&p.args, "rm"));
     done(&p);
+    parse(&p, "create", "-c web --name log busybox tail -f --rm");
+    assert_int_equal(p.rc, 0);
+    assert_int_equal(args_word_count(&p.args), 5);
+    assert_string_equal(args_text(&p.args, "name"), "log");
+    done(&p);
     parse(&p, "stop", "web -c db");
     assert_int_equal(args_word_count(&p.args), 2);
     assert_true(args_has(&p.args, "container"));
