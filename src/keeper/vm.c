@@ -313,6 +313,9 @@ static void placed(struct keeper *k, const struct error *error, void *arg)
     if (!error) {
         free(k->pod);
         k->pod = take(k->placing);
+        /* What POD_SETUP says of the time is old when a guest under emulation, fresh from its boot,
+         * gets to it. Now that it answers it is quick. */
+        guest_clock_set(k);
         vm_tell(k);
     }
     free(take(k->placing));
