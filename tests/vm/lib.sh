@@ -127,7 +127,7 @@ finish() {
     if [ "$failures" != 0 ]; then diag "the daemon's log ends:" "$(tail -n 30 "$tmp/huskd.log" 2>/dev/null)"; fi
     [ -n "${HUSK_KEEP_TMP:-}" ] || rm -rf "$tmp"
     [ "$failures" = 0 ]
-    exit
+    exit "$?" # without a number it would be the status from before the trap
 }
 trap finish EXIT
 trap 'exit 130' INT TERM
