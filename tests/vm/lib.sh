@@ -96,7 +96,7 @@ our_processes() {
     local p
     for p in /proc/[0-9]*; do
         case "$(readlink "$p/cwd" 2>/dev/null)" in "$tmp"/*) echo "${p#/proc/}" && continue ;; esac
-        if tr '\0' ' ' <"$p/cmdline" 2>/dev/null | grep -qF -- "$tmp/"; then echo "${p#/proc/}"; fi
+        if tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -qF -- "$tmp/"; then echo "${p#/proc/}"; fi
     done | grep -vx "$$" | sort -u
 }
 
