@@ -235,8 +235,10 @@ void core_ctr_ended(struct core *core, struct ref ref, const struct ctr_end *end
 static struct error *ctr_error(const struct container *ctr, const struct error *error)
 {
     struct error *wrapped = error_copy(error);
+    CLEANUP_FREE char *named = str_printf("container '%s'", ctr->spec.name);
 
-    error_wrap(&wrapped, "container '%s'", ctr->spec.name);
+    if (wrapped && !str_starts(wrapped->message, named)) /* a keeper names it itself */
+        error_wrap(&wrapped, "%s", named);
     return wrapped;
 }
 
