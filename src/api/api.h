@@ -15,7 +15,6 @@ enum {
     PROCESSES_MAX = 1024,             /* made by /exec/create and not yet forgotten */
     PROCESS_KEEP_MS = 10 * 60 * 1000, /* not started, or ended, for so long: forgotten */
     FOLLOWERS_MAX = 256,              /* requests that follow a log or the events */
-    PROCESS_ARGS_MAX = 4096,          /* strings in a command or an environment */
 };
 
 /* What the daemon says about itself. Strings outlive the api. */

@@ -57,7 +57,7 @@ static bool unix_read(const char *text, int64_t *ret_ns)
     if (!isdigit((unsigned char)*text))
         return false;
     unsigned long long seconds = strtoull(text, &end, 10);
-    if (seconds > INT64_MAX / NS || *fraction_read(end, &fraction))
+    if (seconds >= INT64_MAX / NS || *fraction_read(end, &fraction))
         return false;
     *ret_ns = (int64_t)seconds * NS + fraction;
     return true;
@@ -73,6 +73,9 @@ bool time_read(const char *text, int64_t *ret_ns)
     rest = fraction_read(rest, &fraction);
     if (!offset_read(rest, &offset))
         return false;
-    *ret_ns = ((int64_t)timegm(&tm) - offset) * NS + fraction;
-    return *ret_ns >= 0;
+    int64_t seconds = (int64_t)timegm(&tm) - offset;
+    if (seconds < 0 || seconds >= INT64_MAX / NS)
+        return false;
+    *ret_ns = seconds * NS + fraction;
+    return true;
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <utlist.h>
 
+#include "api/query.h"
+
 enum route_object { OBJECT_NONE, OBJECT_POD, OBJECT_CTR, OBJECT_VM, OBJECT_IMAGE };
 enum route_answer { ANSWER_NOTHING, ANSWER_EMPTY, ANSWER_ID, ANSWER_CODE, ANSWER_EXIT };
 
@@ -73,24 +75,8 @@ int call_signal(const struct call *call, unsigned *ret, struct error **ret_error
 int call_strings(const struct call *call, const char *name, char ***ret, struct error **ret_error)
 {
     const char *value = call_query(call, name);
-    size_t i;
-    json_t *array, *entry;
     *ret = NULL;
-    if (!value)
-        return 0;
-    array = json_loads(value, JSON_REJECT_DUPLICATES, NULL);
-    bool good = json_is_array(array) && json_array_size(array) <= PROCESS_ARGS_MAX;
-    json_array_foreach(array, i, entry) {
-        good = good && json_is_string(entry);
-        if (good)
-            strv_push(ret, json_string_value(entry));
-    }
-    json_decref(array);
-    if (good)
-        return 0;
-    strv_free(*ret);
-    *ret = NULL;
-    return error_set(ret_error, ERROR_INVALID, 0, "%s is not a JSON array of strings", name);
+    return value ? query_strings(name, value, ret, ret_error) : 0;
 }
 
 /* ---- answers -------------------------------------------------------------------------------- */
