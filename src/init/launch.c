@@ -32,7 +32,8 @@ enum {
     NOT_EXECUTABLE = 126,
     ROWS_DEFAULT = 24,
     COLS_DEFAULT = 80,
-    FDS_SOFT = 1024, /* as usual on Linux */
+    CAPABILITIES_MAX = 64, /* bits of the kernel's sets */
+    FDS_SOFT = 1024,       /* as usual on Linux */
     FDS_HARD = 524288,
     ACCOUNTS_MAX = 1 << 20, /* bytes read of /etc/passwd and /etc/group */
 };
@@ -100,8 +101,8 @@ static void shed(void)
     /* Until exec, others in the container must not look into this process. */
     prctl(PR_SET_DUMPABLE, 0);
     file_write("/proc/self/oom_score_adj", "0");
-    for (int s = 1; s < NSIG; s++)
-        signal(s, SIG_DFL);
+    /* The only one that husk-init ignores; it handles none. */
+    signal(SIGPIPE, SIG_DFL);
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     setrlimit(RLIMIT_NOFILE, &fds);
@@ -238,9 +239,13 @@ static int capabilities_set(uint64_t set)
  * all of them with setresuid(2). */
 static int privileges_drop(const struct user *user, struct error **ret_error)
 {
-    for (int cap = 0; prctl(PR_CAPBSET_READ, cap) >= 0; cap++)
-        if (!(capabilities >> cap & 1) && prctl(PR_CAPBSET_DROP, cap) < 0)
-            return error_set(ret_error, ERROR_IO, errno, "capability %d cannot be dropped", cap);
+    for (int cap = 0; cap < CAPABILITIES_MAX; cap++) {
+        if (capabilities >> cap & 1 || prctl(PR_CAPBSET_DROP, cap) == 0)
+            continue;
+        if (errno == EINVAL)
+            break; /* the kernel knows no more */
+        return error_set(ret_error, ERROR_IO, errno, "capability %d cannot be dropped", cap);
+    }
     if (setgroups(user->group_count, user->groups) < 0 ||
         setresgid(user->gid, user->gid, user->gid) < 0 ||
         setresuid(user->uid, user->uid, user->uid) < 0)
