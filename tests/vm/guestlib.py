@@ -10,8 +10,10 @@ import time
 import wire
 
 BUILD = os.environ.get("HUSK_BUILD") or os.path.join(wire.HERE, "..", "..", "build")
-CPU = os.environ.get("HUSK_TEST_CPU", "max,erms=off,fsrm=off")
-APPEND = "console=ttyS0 quiet panic=-1 random.trust_cpu=on tsc=reliable"
+# As src/hyper/qemu_args.def has them.
+CPU = os.environ.get("HUSK_TEST_CPU", "max,-erms,-fsrm,-smap,-pku,-pks,-la57,family=6,model=6,stepping=3")
+APPEND = ("console=ttyS0 quiet panic=-1 cryptomgr.notests random.trust_cpu=on tsc=reliable "
+          "init_on_alloc=0 randomize_kstack_offset=off psi=0 noautogroup audit=0 lsm=landlock,yama")
 
 
 def tsc_khz():
@@ -48,6 +50,7 @@ class Guest:
         self.dir = tempfile.mkdtemp(prefix="husk-guest-")
         self.buffer, self.streams, self.replies, self.logs = bytearray(), {}, {}, []
         self.seq, self.next_stream, self.hellos, self.sock = 0, 0, 0, None
+        self.halted = False
         ours, theirs = socket.socketpair()
         args, bus = MACHINES[machine]
         command = [
@@ -145,6 +148,8 @@ class Guest:
         elif name == "EXITED":
             assert stream.ended == {"STDOUT", "STDERR"}, f"EXITED before the ends: {stream.ended}"
             stream.exited = m
+        elif name == "HALTED":
+            self.halted = True
         elif name == "GUEST_LOG":
             self.logs.append(m["line"])
 
