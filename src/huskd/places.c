@@ -34,7 +34,8 @@ static char *own_directory(void)
     return xstrndup(path, (size_t)(slash - path));
 }
 
-/* What is set; else beside us, if it is there; else where it is installed. */
+/* What is set; else beside us, as in a build; else where `make install` puts it, seen from
+ * PREFIX/sbin: so an installed tree may be moved. */
 static char *directory_find(const char *set, const char *beside, const char *installed,
                             const char *file)
 {
@@ -63,10 +64,11 @@ void places_init(struct places *places, const struct settings *settings)
 {
     CLEANUP_FREE char *here = own_directory();
     CLEANUP_FREE char *guest_here = str_printf("%s/guest", here);
+    CLEANUP_FREE char *libexec_there = str_printf("%s/../libexec/husk", here);
+    CLEANUP_FREE char *guest_there = str_printf("%s/../lib/husk/guest", here);
     CLEANUP_FREE char *libexec =
-        directory_find(settings->libexec, here, HUSK_PREFIX "/libexec/husk", "husk-keeper");
-    CLEANUP_FREE char *guest =
-        directory_find(settings->guest, guest_here, HUSK_PREFIX "/lib/husk/guest", "vmlinux");
+        directory_find(settings->libexec, here, libexec_there, "husk-keeper");
+    CLEANUP_FREE char *guest = directory_find(settings->guest, guest_here, guest_there, "vmlinux");
     places->root = xstrdup(settings->root);
     places->keeper = str_printf("%s/husk-keeper", libexec);
     places->worker = str_printf("%s/husk-worker", libexec);
