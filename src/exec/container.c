@@ -25,6 +25,16 @@ static uint32_t process_flags(const struct process *process)
            (process->read_only ? WIRE_READ_ONLY : 0);
 }
 
+/* A pod may ask for a log size of its own. */
+static uint64_t log_max_bytes(const struct exec *exec, const struct pod *pod)
+{
+    uint64_t bytes = exec->config.log_max_bytes;
+    for (char **pair = pod->spec.log_config; pair && pair[0] && pair[1]; pair += 2)
+        if (str_eq(pair[0], "max-size"))
+            str_to_size(pair[1], 1, &bytes);
+    return bytes;
+}
+
 static void run_send(struct task *task, struct link *link, const struct container *ctr,
                      const struct pod *pod, const struct process *process)
 {
@@ -48,6 +58,7 @@ static void run_send(struct task *task, struct link *link, const struct containe
         .user = process->user,
         .groups = (const char *const *)process->groups,
         .flags = process_flags(process),
+        .log_max_bytes = log_max_bytes(exec, pod),
     };
     task->ask = link_ask(link, WIRE_RUN, &message, -1, task_answered, task);
 }

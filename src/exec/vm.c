@@ -38,16 +38,6 @@ static char **boot_disks(struct exec *exec, const struct vm *vm)
     return disks;
 }
 
-/* A pod may ask for a log size of its own. */
-static uint64_t log_max_bytes(const struct exec *exec, const struct pod *pod)
-{
-    uint64_t bytes = exec->config.log_max_bytes;
-    for (char **pair = pod ? pod->spec.log_config : NULL; pair && pair[0] && pair[1]; pair += 2)
-        if (str_eq(pair[0], "max-size"))
-            str_to_size(pair[1], 1, &bytes);
-    return bytes;
-}
-
 static void boot(struct link *link, const struct vm *vm);
 
 /* KVM may open and yet run no guest (see exec_accel): once is enough to find that out. */
@@ -101,7 +91,6 @@ static void boot(struct link *link, const struct vm *vm)
         .user = config->qemu_user,
         .disks = (const char *const *)disks,
         .boot_deadline_ms = may_fall_back ? config->kvm_deadline_ms : config->boot_deadline_ms,
-        .log_max_bytes = log_max_bytes(exec, world_pod(exec->world, vm->pod)),
     };
     link_ask(link, WIRE_VM_BOOT, &message, -1, boot_replied, link);
 }

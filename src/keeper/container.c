@@ -163,11 +163,11 @@ static void started(struct keeper *k, const struct error *error, void *arg)
         container_is_running(c);
 }
 
-static void log_open_for(struct container *c, const char *path)
+static void log_open_for(struct container *c, const struct wire_run *m)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    if (str_empty(path) ||
-        log_file_open(path, c->keeper->log_max_bytes, &c->stream->log, &error) == 0)
+    if (str_empty(m->log_path) ||
+        log_file_open(m->log_path, m->log_max_bytes, &c->stream->log, &error) == 0)
         return;
     CLEANUP_FREE char *text =
         str_printf("container '%s': no log is kept: %s", c->name, error->message);
@@ -204,7 +204,7 @@ static void container_launch(struct container *c, const struct wire_run *m)
                                    .pids_max = m->pids_max};
     c->stream = stream_new(k, m->flags);
     c->stream->ctr = c;
-    log_open_for(c, m->log_path);
+    log_open_for(c, m);
     waiting_join(c);
     guest_request(k, WIRE_CTR_START, c->stream->id, &start, started, c);
 }

@@ -88,7 +88,6 @@ struct keeper {
     uint64_t paused_ms; /* when, on the loop's clock */
     char *pod;          /* uid, "" if none is placed */
     char *placing;      /* uid of the pod that moves in now, NULL if none */
-    uint64_t log_max_bytes;
 
     /* guest.c */
     struct conn *guest;

@@ -209,7 +209,6 @@ int vm_boot(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_e
     if (k->asked)
         return 0;
     k->asked = true;
-    k->log_max_bytes = m->log_max_bytes;
     k->boot = timer_new(k->loop, boot_late, k);
     k->off = timer_new(k->loop, off_late, k);
     CLEANUP_ERROR struct error *error = NULL;
