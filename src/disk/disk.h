@@ -53,7 +53,6 @@ struct disk_ops {
     /* Makes a writable layer at `path` (below root), or leaves the one that is there. */
     int (*layer_make)(const char *root, const char *path, uint64_t size_bytes,
                       struct error **ret_error);
-    int (*layer_remove)(const char *root, const char *path, struct error **ret_error);
 };
 
 /* Images as one erofs file each, writable layers as sparse ext4 files: needs no privilege. */
