@@ -69,6 +69,12 @@ enum wire_framing {
     WIRE_FRAMING_STDCOPY = 1 /* {1 or 2, 0, 0, 0, u32 BE length} before each piece */
 };
 
+enum wire_boot_mode {
+    WIRE_BOOT_COLD = 0,
+    WIRE_BOOT_CLONE = 1,    /* of a template's memory and state */
+    WIRE_BOOT_TEMPLATE = 2, /* cold, but its memory is the file that came with the request */
+};
+
 enum wire_vm_phase {
     WIRE_VM_BOOTING = 0,
     WIRE_VM_READY = 1,
