@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/random.h>
 #include <net/if.h>
 #include <signal.h>
 #include <stdio.h>
@@ -30,8 +29,7 @@
 
 enum {
     MODULE_LIST_MAX = 16 << 10,
-    KIND_MAX = 16, /* "0x001a" of a virtio device */
-    ENTROPY_MAX = 512,
+    KIND_MAX = 16,                /* "0x001a" of a virtio device */
     FDS_MAX = 65536,              /* of husk-init: a few for each process */
     MEMORY_RESERVE = 12 << 20,    /* kept from containers, for the kernel and husk-init */
     THREADS_RESERVE = 128,        /* same, in tasks */
@@ -145,28 +143,6 @@ void boot_loopback(void)
     request.ifr_flags |= IFF_UP | IFF_RUNNING;
     if (ioctl(fd, SIOCSIFFLAGS, &request) < 0)
         say(LOG_WARNING, "interface lo cannot be brought up: %s", strerror(errno));
-}
-
-void clock_set_ns(uint64_t time_ns)
-{
-    struct timespec time = {.tv_sec = (time_t)(time_ns / 1000000000),
-                            .tv_nsec = (long)(time_ns % 1000000000)};
-    if (time_ns && clock_settime(CLOCK_REALTIME, &time) < 0)
-        say(LOG_WARNING, "the clock cannot be set: %s", strerror(errno));
-}
-
-void entropy_add(const uint8_t *data, size_t size)
-{
-    CLEANUP_FD int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    if (!size || fd < 0)
-        return;
-    size = size < ENTROPY_MAX ? size : ENTROPY_MAX;
-    CLEANUP_FREE struct rand_pool_info *pool = xcalloc(1, sizeof(*pool) + size);
-    pool->entropy_count = (int)size * 8;
-    pool->buf_size = (int)size;
-    memcpy(pool->buf, data, size);
-    if (ioctl(fd, RNDADDENTROPY, pool) < 0)
-        say(LOG_WARNING, "entropy cannot be added: %s", strerror(errno));
 }
 
 /* A process that is gone has unmounted what only it had: what is left is in no file system. */

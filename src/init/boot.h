@@ -17,10 +17,6 @@ void boot_cgroups(void);
 /* The loopback interface goes up. */
 void boot_loopback(void);
 
-void clock_set_ns(uint64_t time_ns);
-/* Mixes bytes of the host into the random pool, and counts them as random. */
-void entropy_add(const uint8_t *data, size_t size);
-
 /* Kills everything, waits for its mounts to go, and ends the VM. `halted` (may be NULL) is called
  * when all is on the disks. */
 _Noreturn void power_off(void (*halted)(void));

@@ -292,6 +292,11 @@ void pod_setup(const struct wire_pod_setup *message)
         say(4, "the hostname '%s' cannot be set", pod.hostname);
 }
 
+bool pod_idle(void)
+{
+    return !pod.hostname && !pod_clear_seq && !containers && !process_alive(NULL);
+}
+
 /* Takes away what is clean; true if nothing is left. */
 static bool pod_sweep(void)
 {

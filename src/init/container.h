@@ -42,6 +42,8 @@ extern struct pod pod;
 void pod_setup(const struct wire_pod_setup *message);
 /* Ends and clears every container; answers `seq` when that is done. */
 void pod_clear(uint32_t seq);
+/* True if there is no pod, and nothing of one. */
+bool pod_idle(void);
 
 void container_start(const struct wire_frame *frame, uint32_t seq);
 void container_exec(const struct wire_frame *frame, const struct wire_exec *message);

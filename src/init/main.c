@@ -9,6 +9,7 @@
 #include "init/boot.h"
 #include "init/container.h"
 #include "init/events.h"
+#include "init/identity.h"
 #include "init/port.h"
 #include "init/process.h"
 #include "init/serve.h"
@@ -54,6 +55,7 @@ int main(void)
     boot_devices();
     boot_cgroups();
     boot_loopback();
+    identity_open();
 
     bool busy = false;
     for (;;) {

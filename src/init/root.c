@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/str.h"
+#include "init/identity.h"
 #include "init/util.h"
 
 /* Mount points that the initramfs has, used by each container in its own namespace. */
@@ -80,6 +81,8 @@ static const char usual_hosts[] = "127.0.0.1\tlocalhost\n"
 
 /* Files that the pod gives: written to a scratch tmpfs, where the device nodes are too, bound over
  * those of the image, which stay as they are. */
+#define MACHINE_ID "/etc/machine-id"
+#define BOOT_ID    "/proc/sys/kernel/random/boot_id"
 enum { GIVEN_HOSTS, GIVEN_HOSTNAME, GIVEN_RESOLV, GIVEN_COUNT };
 static const char *const given[GIVEN_COUNT] = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"};
 
@@ -187,6 +190,38 @@ static void given_place(int trees[GIVEN_COUNT])
         }
 }
 
+/* The guest's ids, to be bound where a container looks for them. */
+enum { ID_MACHINE, ID_BOOT, ID_COUNT };
+
+static int ids_pick(int trees[ID_COUNT], struct error **ret_error)
+{
+    static const char *const paths[ID_COUNT] = {IDENTITY_MACHINE_ID, IDENTITY_BOOT_ID};
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                                MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
+
+    for (int i = 0; i < ID_COUNT; i++)
+        if ((trees[i] = tree_pick(paths[i])) < 0 ||
+            syscall(SYS_mount_setattr, trees[i], "", AT_EMPTY_PATH, &attributes,
+                    sizeof(attributes)) < 0)
+            return error_set(ret_error, ERROR_IO, errno, "file '%s'", paths[i]);
+    return 0;
+}
+
+/* An image that has a machine id of its own keeps it; what has none, or an empty one (which asks
+ * for one, says machine-id(5)), is given that of the guest. */
+static int ids_place(const int trees[ID_COUNT], struct error **ret_error)
+{
+    struct stat st;
+
+    if (stat(MACHINE_ID, &st) < 0 || (S_ISREG(st.st_mode) && st.st_size == 0))
+        tree_place(trees[ID_MACHINE], MACHINE_ID);
+    if (syscall(SYS_move_mount, trees[ID_BOOT], "", AT_FDCWD, BOOT_ID, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "file '%s'", BOOT_ID);
+    close(trees[ID_MACHINE]);
+    close(trees[ID_BOOT]);
+    return 0;
+}
+
 /* ---- inside --------------------------------------------------------------------------------- */
 
 static int root_pivot(struct error **ret_error)
@@ -256,18 +291,20 @@ static int inside_protect(struct error **ret_error)
 
 int root_enter(const struct root *root, struct error **ret_error)
 {
-    int files[GIVEN_COUNT], trees[ARRAY_SIZE(devices)];
+    int files[GIVEN_COUNT], ids[ID_COUNT] = {-1, -1}, trees[ARRAY_SIZE(devices)];
 
     if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return error_set(ret_error, ERROR_IO, errno, "a private mount namespace");
     if (layers_mount(root, ret_error) < 0 || given_write(root, files, ret_error) < 0 ||
-        devices_make(trees, ret_error) < 0)
+        ids_pick(ids, ret_error) < 0 || devices_make(trees, ret_error) < 0)
         return -1;
     if (root_pivot(ret_error) < 0 || inside_mount(ret_error) < 0 ||
         inside_devices(trees, ret_error) < 0)
         return -1;
     given_place(files);
-    return inside_protect(ret_error);
+    if (inside_protect(ret_error) < 0)
+        return -1;
+    return ids_place(ids, ret_error);
 }
 
 int root_console(const char *slave_path, struct error **ret_error)

@@ -1,10 +1,12 @@
 #include "init/serve.h"
 
 #include <syslog.h>
+#include <unistd.h>
 
 #include "base/str.h"
 #include "init/boot.h"
 #include "init/container.h"
+#include "init/identity.h"
 #include "init/process.h"
 #include "init/util.h"
 
@@ -20,23 +22,73 @@ void serve_reply(uint32_t seq, const struct error *error)
     port_send(WIRE_REPLY, 0, &reply);
 }
 
+/* ---- a template and its clones -------------------------------------------------------------- */
+
+static bool frozen; /* by FREEZE, until AWAKE */
+
+/* True if it was answered so: what started now would have the same random bytes in each clone. */
+static bool refused_as_frozen(uint32_t seq)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    if (!frozen)
+        return false;
+    error_set(&error, ERROR_STATE, 0, "the guest is frozen, and waits for AWAKE");
+    serve_reply(seq, error);
+    return true;
+}
+
+static void serve_freeze(const struct wire_frame *frame, const void *message)
+{
+    const struct wire_freeze *m = message;
+    CLEANUP_ERROR struct error *error = NULL;
+
+    if (!pod_idle())
+        error_set(&error, ERROR_STATE, 0, "a guest that has a pod cannot be frozen");
+    else
+        sync();
+    frozen = !error;
+    serve_reply(m->seq, error);
+}
+
+static void serve_awake(const struct wire_frame *frame, const void *message)
+{
+    const struct wire_awake *m = message;
+    CLEANUP_ERROR struct error *error = NULL;
+
+    if (!frozen)
+        error_set(&error, ERROR_STATE, 0, "the guest is awake");
+    else if (identity_change(m, &error) == 0)
+        frozen = false;
+    serve_reply(m->seq, error);
+}
+
+/* ---- the pod -------------------------------------------------------------------------------- */
+
 static void serve_pod_setup(const struct wire_frame *frame, const void *message)
 {
     const struct wire_pod_setup *m = message;
+    CLEANUP_ERROR struct error *error = NULL;
+
+    if (refused_as_frozen(m->seq))
+        return;
     clock_set_ns(m->time_ns);
-    entropy_add(m->entropy.data, m->entropy.size);
+    if (m->entropy.size && entropy_add(m->entropy.data, m->entropy.size, &error) < 0)
+        say(LOG_WARNING, "%s", error->message);
     pod_setup(m);
     serve_reply(m->seq, NULL);
 }
 
 static void serve_ctr_start(const struct wire_frame *frame, const void *message)
 {
-    container_start(frame, ((const struct wire_ctr_start *)message)->seq);
+    uint32_t seq = ((const struct wire_ctr_start *)message)->seq;
+    if (!refused_as_frozen(seq))
+        container_start(frame, seq);
 }
 
 static void serve_exec(const struct wire_frame *frame, const void *message)
 {
-    container_exec(frame, message);
+    if (!refused_as_frozen(((const struct wire_exec *)message)->seq))
+        container_exec(frame, message);
 }
 
 static void serve_signal(const struct wire_frame *frame, const void *message)
@@ -112,7 +164,8 @@ static const struct {
     {WIRE_EXEC, serve_exec},           {WIRE_SIGNAL, serve_signal},
     {WIRE_RESIZE, serve_resize},       {WIRE_CTR_CLEAR, serve_ctr_clear},
     {WIRE_POD_CLEAR, serve_pod_clear}, {WIRE_POWER_OFF, serve_power_off},
-    {WIRE_SET_TIME, serve_set_time},
+    {WIRE_SET_TIME, serve_set_time},   {WIRE_FREEZE, serve_freeze},
+    {WIRE_AWAKE, serve_awake},
 };
 
 static void serve_frame(const struct wire_frame *frame)
@@ -127,6 +180,8 @@ static void serve_frame(const struct wire_frame *frame)
         struct wire_ctr_clear ctr_clear;
         struct wire_pod_clear pod_clear;
         struct wire_set_time set_time;
+        struct wire_freeze freeze;
+        struct wire_awake awake;
     } message;
     CLEANUP_ERROR struct error *error = NULL;
 

@@ -1,5 +1,6 @@
 """A guest in a QEMU of its own, and the keeper's side of the wire to it."""
 
+import json
 import os
 import shutil
 import socket
@@ -45,14 +46,23 @@ class Stream:
 
 
 class Guest:
-    def __init__(self, machine="q35", memory=256, disks=(), cpus=1, extra=()):
-        """disks: [(serial, path, read_only)] on virtio-blk; (lun, path, read_only) on SCSI."""
+    def __init__(self, machine="q35", memory=256, disks=(), cpus=1, extra=(), ram=None, state=None):
+        """disks: [(serial, path, read_only)] on virtio-blk; (lun, path, read_only) on SCSI. ram: a
+        file that is the guest's memory. state: of the devices of a template whose memory that is;
+        the guest is then a clone, stopped until awake()."""
         self.dir = tempfile.mkdtemp(prefix="husk-guest-")
         self.buffer, self.streams, self.replies, self.logs = bytearray(), {}, {}, []
         self.seq, self.next_stream, self.hellos, self.sock = 0, 0, 0, None
         self.halted = False
         ours, theirs = socket.socketpair()
+        self.qmp, monitor = socket.socketpair()
         args, bus = MACHINES[machine]
+        if ram:
+            share = "off" if state else "on"
+            args = [args[0], args[1] + ",memory-backend=ram", *args[2:], "-object",
+                    f"memory-backend-file,id=ram,size={memory}M,mem-path={ram},share={share}"]
+        if state:
+            args += ["-incoming", "defer"]
         command = [
             "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot",
             "-display", "none", "-cpu", CPU, "-m", str(memory), "-smp", str(cpus), *args,
@@ -61,6 +71,8 @@ class Guest:
             "-serial", f"file:{self.dir}/console",
             "-chardev", f"socket,id=agent,fd={theirs.fileno()}",
             "-device", "virtserialport,chardev=agent,name=husk.agent",
+            "-chardev", f"socket,id=monitor,fd={monitor.fileno()}",
+            "-mon", "chardev=monitor,mode=control",
             "-object", "rng-random,id=rng,filename=/dev/urandom",
             "-device", f"virtio-rng-{bus},rng=rng", *extra,
         ]
@@ -78,17 +90,29 @@ class Guest:
         self.started = time.monotonic()
         with open(f"{self.dir}/qemu.log", "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log,
-                                            stderr=log, pass_fds=[theirs.fileno()])
+                                            stderr=log,
+                                            pass_fds=[theirs.fileno(), monitor.fileno()])
         theirs.close()
-        self.sock = ours
+        monitor.close()
+        self.sock, self.state = ours, state
         ours.settimeout(0.05)
-        ours.sendall(wire.MAGIC + wire.message("HELLO", version=1, lowest=1, role="keeper"))
+        self.qmp.settimeout(60)
+        self.qmp_file = self.qmp.makefile("r")
+        if ram:
+            self.qmp_file.readline()
+            self.command("qmp_capabilities")
+            self.command("migrate-set-capabilities", capabilities=[
+                {"capability": "x-ignore-shared", "state": True}])
+        if not state:
+            ours.sendall(wire.MAGIC + wire.message("HELLO", version=1, lowest=1, role="keeper"))
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
         self.sock.close()
+        self.qmp_file.close()
+        self.qmp.close()
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait()
@@ -97,6 +121,44 @@ class Guest:
     def console(self):
         with open(f"{self.dir}/console", errors="replace") as f:
             return f.read()
+
+    # ---- the machine ----
+
+    def command(self, name, **arguments):
+        """One command of QMP; its result."""
+        line = json.dumps({"execute": name, "arguments": arguments}) + "\n"
+        self.qmp.sendall(line.encode())
+        while True:
+            answer = json.loads(self.qmp_file.readline())
+            assert "error" not in answer, (name, answer["error"])
+            if "return" in answer:
+                return answer["return"]
+
+    def migrated(self, deadline=30):
+        end = time.monotonic() + deadline
+        while (status := self.command("query-migrate").get("status")) != "completed":
+            assert status != "failed" and time.monotonic() < end, f"migration: {status}"
+            time.sleep(0.002)
+
+    def freeze(self, state):
+        """The guest becomes a template: its memory is in the file `ram`, its devices in `state`."""
+        reply = self.request("FREEZE")
+        assert not reply["failed"], reply
+        self.command("stop")
+        self.command("migrate", uri=f"exec:cat >{state}")
+        self.migrated()
+        self.command("quit")
+        self.process.wait(30)
+
+    def awake(self, machine_id, boot_id, entropy=None):
+        """A clone begins to run, and becomes another one than its twins."""
+        self.sock.sendall(wire.MAGIC)
+        seq = self.request("AWAKE", wait=False, machine_id=machine_id, boot_id=boot_id,
+                           entropy=entropy or os.urandom(64), time_ns=time.time_ns())
+        self.command("migrate-incoming", uri=f"exec:cat {self.state}")
+        self.migrated()
+        self.command("cont")
+        return self.reply(seq, "AWAKE")
 
     # ---- reading ----
 
