@@ -1,18 +1,26 @@
 #include "worker/job.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "base/str.h"
 #include "disk/disk.h"
 #include "image/load.h"
+#include "worker/template.h"
 
 enum {
     PROGRESS_MS = 250, /* between two messages about the same thing */
     CHECK_MS = 100,    /* between two looks whether the daemon lives */
     SHORT_ID = 12,
+    REHEARSAL_LAYER_SIZE = 64 << 20,
+    CACHE_MODE = 0755,
+    SCRATCH_MODE = 0700,
 };
 
 /* Of one layer, unpacked, when the request does not say. */
@@ -28,6 +36,7 @@ struct work {
     int64_t told_ms, checked_ms;
     const char *status;    /* of the last message */
     char id[SHORT_ID + 1]; /* of the last message */
+    char *found;           /* of a rehearsal: the first image's root, below the scratch */
 };
 
 static int64_t now_ms(void)
@@ -113,26 +122,29 @@ static int work_found(void *arg, const struct image_found *image, struct error *
     return peer_send(work->peer, WIRE_JOB_IMAGE, &message, ret_error);
 }
 
-static int load_in(struct work *work, const char *root, const char *scratch,
+static int load_in(struct work *work, const char *root, const char *scratch, int archive,
+                   int (*found)(void *arg, const struct image_found *image,
+                                struct error **ret_error),
                    struct error **ret_error)
 {
     struct image_load load = {
         .root = root,
         .scratch = scratch,
-        .fd = work->peer->archive,
+        .fd = archive,
         .layer_max_bytes = work->layer_max_bytes,
         .arg = work,
         .wait = work_wait,
         .progress = work_progress,
         .prepared = work_prepared,
         .prepare = work_prepare,
-        .found = work_found,
+        .found = found,
     };
 
     return image_load(&load, ret_error);
 }
 
-static int job_load(struct peer *peer, const void *request, struct error **ret_error)
+static int job_load(struct peer *peer, const void *request, uint64_t *ret_value,
+                    struct error **ret_error)
 {
     const struct wire_job_load *job = request;
     CLEANUP_FREE char *scratch = NULL;
@@ -144,11 +156,11 @@ static int job_load(struct peer *peer, const void *request, struct error **ret_e
         .layer_max_bytes = job->layer_max_bytes ? job->layer_max_bytes : LAYER_MAX_DEFAULT,
     };
 
-    if (peer->archive < 0)
+    if (peer->sent < 0)
         return error_set(ret_error, ERROR_INVALID, 0, "no archive came with the request");
     if (disk_scratch(job->root, &scratch, &lock, ret_error) < 0)
         return -1;
-    int result = load_in(&work, job->root, scratch, ret_error);
+    int result = load_in(&work, job->root, scratch, peer->sent, work_found, ret_error);
     disk_remove(job->root, scratch, NULL);
     close(lock);
     return result;
@@ -156,7 +168,8 @@ static int job_load(struct peer *peer, const void *request, struct error **ret_e
 
 /* ---- the others ----------------------------------------------------------------------------- */
 
-static int job_layer(struct peer *peer, const void *request, struct error **ret_error)
+static int job_layer(struct peer *peer, const void *request, uint64_t *ret_value,
+                     struct error **ret_error)
 {
     const struct wire_job_layer *job = request;
 
@@ -164,7 +177,8 @@ static int job_layer(struct peer *peer, const void *request, struct error **ret_
 }
 
 /* Every path is tried; the first failure is told. */
-static int job_remove(struct peer *peer, const void *request, struct error **ret_error)
+static int job_remove(struct peer *peer, const void *request, uint64_t *ret_value,
+                      struct error **ret_error)
 {
     const struct wire_job_remove *job = request;
     struct error *first = NULL;
@@ -174,11 +188,107 @@ static int job_remove(struct peer *peer, const void *request, struct error **ret
     return first ? error_move(ret_error, &first) : 0;
 }
 
-static int job_sweep(struct peer *peer, const void *request, struct error **ret_error)
+static int job_sweep(struct peer *peer, const void *request, uint64_t *ret_value,
+                     struct error **ret_error)
 {
     const struct wire_job_sweep *job = request;
 
     return disk_sweep(job->root, job->keep, ret_error);
+}
+
+/* ---- templates ------------------------------------------------------------------------------ */
+
+static int rehearsal_found(void *arg, const struct image_found *image, struct error **ret_error)
+{
+    struct work *work = arg;
+
+    if (!work->found)
+        work->found = xstrdup(image->files[0]);
+    return 0;
+}
+
+/* Gives the image that was loaded below `scratch` its place. */
+static int rehearsal_place(const char *root, const char *scratch, const char *found,
+                           const char *image, struct error **ret_error)
+{
+    CLEANUP_FREE char *from = str_printf("%s/%s", scratch, found);
+    CLEANUP_FREE char *to = str_printf("%s/%s", root, image);
+    CLEANUP_FREE char *cache = xstrndup(to, (size_t)(strrchr(to, '/') - to));
+
+    if (mkdir(cache, CACHE_MODE) < 0 && errno != EEXIST)
+        return error_set(ret_error, ERROR_IO, errno, "make '%s'", cache);
+    if (rename(from, to) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "rename '%s' to '%s'", from, to);
+    return 0;
+}
+
+/* As any image is loaded, but into a store of its own, which is thrown away. */
+static int rehearsal_image(struct work *work, const struct wire_job_rehearsal *job,
+                           const char *scratch, struct error **ret_error)
+{
+    CLEANUP_FREE char *store = str_printf("%s/store", scratch);
+    CLEANUP_FREE char *spool = str_printf("%s/spool", scratch);
+
+    if (mkdir(store, SCRATCH_MODE) < 0 || mkdir(spool, SCRATCH_MODE) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make '%s'", store);
+    int archive = open(job->busybox, O_RDONLY | O_CLOEXEC);
+    if (archive < 0)
+        return error_set(ret_error, ERROR_IO, errno, "open '%s'", job->busybox);
+    int result = load_in(work, store, spool, archive, rehearsal_found, ret_error);
+    close(archive);
+    if (result == 0 && !work->found)
+        return error_set(ret_error, ERROR_CORRUPT, 0, "there is no image in '%s'", job->busybox);
+    return result < 0 ? -1 : rehearsal_place(job->root, store, work->found, job->image, ret_error);
+}
+
+static int job_rehearsal(struct peer *peer, const void *request, uint64_t *ret_value,
+                         struct error **ret_error)
+{
+    const struct wire_job_rehearsal *job = request;
+    CLEANUP_FREE char *image = str_printf("%s/%s", job->root, job->image);
+    CLEANUP_FREE char *scratch = NULL;
+    struct work work = {
+        .peer = peer, .seq = job->seq, .disk = &disk_block, .layer_max_bytes = LAYER_MAX_DEFAULT};
+    int lock;
+
+    if (access(image, F_OK) < 0) {
+        if (disk_scratch(job->root, &scratch, &lock, ret_error) < 0)
+            return -1;
+        int result = rehearsal_image(&work, job, scratch, ret_error);
+        free(work.found);
+        disk_remove(job->root, scratch, NULL);
+        close(lock);
+        if (result < 0)
+            return -1;
+    }
+    return disk_block.layer_make(job->root, job->layer, REHEARSAL_LAYER_SIZE, ret_error);
+}
+
+static int sent_check(const struct peer *peer, struct error **ret_error)
+{
+    if (peer->sent < 0)
+        return error_set(ret_error, ERROR_INVALID, 0, "no memory came with the request");
+    return 0;
+}
+
+static int job_template_save(struct peer *peer, const void *request, uint64_t *ret_value,
+                             struct error **ret_error)
+{
+    const struct wire_job_template_save *job = request;
+
+    if (sent_check(peer, ret_error) < 0)
+        return -1;
+    return template_save(peer->sent, job->dir, job->path, job->inputs, ret_value, ret_error);
+}
+
+static int job_template_load(struct peer *peer, const void *request, uint64_t *ret_value,
+                             struct error **ret_error)
+{
+    const struct wire_job_template_load *job = request;
+
+    if (sent_check(peer, ret_error) < 0)
+        return -1;
+    return template_load(peer->sent, job->path, job->inputs, ret_value, ret_error);
 }
 
 union request {
@@ -187,23 +297,31 @@ union request {
     struct wire_job_layer layer;
     struct wire_job_remove remove;
     struct wire_job_sweep sweep;
+    struct wire_job_rehearsal rehearsal;
+    struct wire_job_template_save template_save;
+    struct wire_job_template_load template_load;
 };
 
 static const struct {
     unsigned type;
-    int (*run)(struct peer *peer, const void *request, struct error **ret_error);
+    int (*run)(struct peer *peer, const void *request, uint64_t *ret_value,
+               struct error **ret_error);
 } jobs[] = {
     {WIRE_JOB_LOAD, job_load},
     {WIRE_JOB_LAYER, job_layer},
     {WIRE_JOB_REMOVE, job_remove},
     {WIRE_JOB_SWEEP, job_sweep},
+    {WIRE_JOB_REHEARSAL, job_rehearsal},
+    {WIRE_JOB_TEMPLATE_SAVE, job_template_save},
+    {WIRE_JOB_TEMPLATE_LOAD, job_template_load},
 };
 
-static int job_answer(struct peer *peer, uint32_t seq, const struct error *error,
+static int job_answer(struct peer *peer, uint32_t seq, const struct error *error, uint64_t value,
                       struct error **ret_error)
 {
     struct wire_reply reply = wire_reply_from(seq, error);
 
+    reply.value = value;
     return peer_send(peer, WIRE_REPLY, &reply, ret_error);
 }
 
@@ -214,13 +332,14 @@ int job_run(struct peer *peer, const struct wire_frame *frame, struct error **re
             continue;
         CLEANUP_ERROR struct error *error = NULL;
         union request request = {0};
+        uint64_t value = 0;
         if (wire_get(frame, &request, ret_error) < 0) {
             wire_clear(frame->type, &request);
             return -1;
         }
-        jobs[i].run(peer, &request, &error);
-        peer_drop_archive(peer);
-        int result = job_answer(peer, request.seq, error, ret_error);
+        jobs[i].run(peer, &request, &value, &error);
+        peer_drop_sent(peer);
+        int result = job_answer(peer, request.seq, error, value, ret_error);
         wire_clear(frame->type, &request);
         return result;
     }

@@ -35,7 +35,7 @@ static void limits_set(void)
 
 int main(void)
 {
-    struct peer peer = {.fd = PEER_FD, .archive = -1};
+    struct peer peer = {.fd = PEER_FD, .sent = -1};
     CLEANUP_ERROR struct error *error = NULL;
 
     log_open("worker", LOG_LEVEL_INFO);

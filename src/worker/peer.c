@@ -41,11 +41,11 @@ int peer_send(struct peer *peer, unsigned type, const void *message, struct erro
     return bytes_send(peer, &out, ret_error);
 }
 
-static void archive_set(struct peer *peer, int fd)
+static void sent_set(struct peer *peer, int fd)
 {
-    if (peer->archive >= 0)
-        close(peer->archive);
-    peer->archive = fd;
+    if (peer->sent >= 0)
+        close(peer->sent);
+    peer->sent = fd;
 }
 
 /* Keeps the descriptor that came along; there is one at most, for there is one job at a time. */
@@ -57,7 +57,7 @@ static void descriptors_take(struct peer *peer, struct msghdr *message)
         for (size_t at = 0; CMSG_LEN(at + sizeof(int)) <= c->cmsg_len; at += sizeof(int)) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + at, sizeof(fd));
-            archive_set(peer, fd);
+            sent_set(peer, fd);
         }
     }
 }
@@ -123,14 +123,14 @@ int peer_next(struct peer *peer, struct wire_frame *ret, struct error **ret_erro
     }
 }
 
-void peer_drop_archive(struct peer *peer)
+void peer_drop_sent(struct peer *peer)
 {
-    archive_set(peer, -1);
+    sent_set(peer, -1);
 }
 
 void peer_done(struct peer *peer)
 {
-    archive_set(peer, -1);
+    sent_set(peer, -1);
     wire_decoder_reset(&peer->in);
     buf_release(&peer->in.in);
 }

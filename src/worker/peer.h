@@ -9,7 +9,7 @@
 
 struct peer {
     int fd;
-    int archive; /* a descriptor that came with the frame at work; -1: none */
+    int sent; /* the descriptor that came with the frame at work; -1: none */
     bool greeted;
     struct wire_decoder in;
     bool used; /* `frame` is to be consumed before the next is looked at */
@@ -27,7 +27,7 @@ int peer_next(struct peer *peer, struct wire_frame *ret, struct error **ret_erro
 int peer_send(struct peer *peer, unsigned type, const void *message, struct error **ret_error);
 
 /* Closes the descriptor that came with the frame. */
-void peer_drop_archive(struct peer *peer);
+void peer_drop_sent(struct peer *peer);
 
 /* ERROR_CANCELLED if the daemon has gone: what is at work is wanted by nobody. */
 int peer_check(const struct peer *peer, struct error **ret_error);
