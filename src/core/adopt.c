@@ -52,6 +52,7 @@ static bool adopt_pod(struct core *core, struct vm *vm, const struct vm_snapshot
     if (!str_eq(snapshot->pod_uid, pod->uid))
         return false;
     pod->placed = true;
+    vm_leaves_pool(core, vm);
     core_changed(core, &pod->object);
     POD_FOREACH_CTR(c, pod)
         adopt_ctr(core, c, snapshot);

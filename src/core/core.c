@@ -67,6 +67,11 @@ void core_clock(struct core *core, int64_t wall_ns)
     core->wall_ns = wall_ns;
 }
 
+void core_end(struct core *core)
+{
+    core->ending = true;
+}
+
 void core_set_tight(struct core *core, bool tight)
 {
     core->tight = tight;
@@ -118,6 +123,7 @@ static struct object *find(const struct core *core, enum noun noun, struct ref r
 
 void core_wake(struct core *core, struct object *object)
 {
+    core->pool.due |= object->noun == NOUN_VM || object->noun == NOUN_POD;
     if (object->woken)
         return;
     if (core->woken_count == core->woken_capacity) {
@@ -170,10 +176,8 @@ static void verify(struct core *core, const struct woken *woken)
     abort();
 }
 
-void core_settle(struct core *core)
+static void settle_woken(struct core *core)
 {
-    if (core->loading)
-        return;
     while (core->woken_at < core->woken_count) {
         struct woken woken = core->woken[core->woken_at++];
         struct object *object = find(core, woken.noun, woken.ref);
@@ -186,6 +190,16 @@ void core_settle(struct core *core)
         if (object)
             ops_settle(core, object);
     }
+}
+
+void core_settle(struct core *core)
+{
+    if (core->loading)
+        return;
+    do {
+        settle_woken(core);
+        vm_pool_settle(core);
+    } while (core->woken_at < core->woken_count);
     for (size_t i = 0; i < core->woken_count; i++)
         verify(core, &core->woken[i]);
     core->woken_at = core->woken_count = 0;

@@ -53,6 +53,25 @@ struct restart_policy {
 /* Instead of BACKOFF_…_MS. Takes effect at the next restart. */
 void core_set_restarts(struct core *core, const struct restart_policy *policy);
 
+/* Idle VMs that are kept ready; a pod that asks for just so much takes one. */
+struct pool_shape {
+    uint32_t cpus;
+    uint64_t memory_mb;
+    uint32_t count; /* of VMs that are idle */
+};
+enum {
+    POOL_SHAPES_MAX = 16,
+    POOL_VMS_MAX = 256,  /* of all shapes together */
+    POOL_DELAY_MS = 300, /* between a VM's going and the boot of the next, if none has failed */
+};
+/* At most POOL_SHAPES_MAX shapes, no two alike. Instead of what was set before: what is too much
+ * is ended. */
+void core_set_pool(struct core *core, const struct pool_shape *shapes, size_t count);
+
+/* The daemon is about to end with all that runs: nothing is started any more, neither on request
+ * nor by a policy. */
+void core_end(struct core *core);
+
 /* What time it is, before the events of a turn: CLOCK_REALTIME. May jump. */
 void core_clock(struct core *core, int64_t wall_ns);
 
@@ -153,6 +172,7 @@ void core_reset(struct core *core, const struct error *why);
  * REMOVE_FILES  pod|ctr layer and log of a container; the whole directory of a pod
  * VM_SPAWN      vm      directory, keeper, QEMU; done when the guest said hello. vm->pod, if any,
  *                       says whose disks to have in it from the start. Fills `result`
+ * VM_REHEARSE   vm      of the pool: does what a pod will do first, so that it is warm
  * POD_PLACE     pod     into pod->vm
  * CTR_RUN       ctr     run number ctr->run, in pod->vm; done when it runs
  * CTR_STOP      ctr     signal, after grace_ms SIGKILL; done when it has ended (or is not there)
@@ -174,6 +194,7 @@ void core_reset(struct core *core, const struct error *why);
     X(MAKE_LAYER, "make-layer", NOUN_CTR, 60000)                                                   \
     X(REMOVE_FILES, "remove-files", NOUN_CTR, 60000)                                               \
     X(VM_SPAWN, "vm-spawn", NOUN_VM, 180000)                                                       \
+    X(VM_REHEARSE, "vm-rehearse", NOUN_VM, 60000)                                                  \
     X(POD_PLACE, "pod-place", NOUN_POD, 30000)                                                     \
     X(CTR_RUN, "ctr-run", NOUN_CTR, 60000)                                                         \
     X(CTR_STOP, "ctr-stop", NOUN_CTR, 30000)                                                       \

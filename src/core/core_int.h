@@ -25,12 +25,22 @@ struct woken {
     enum noun noun;
 };
 
+/* vm_pool.c */
+struct vm_pool {
+    struct pool_shape shapes[POOL_SHAPES_MAX];
+    size_t shape_count;
+    uint32_t failures; /* in a row: VMs that ended before a pod could take them */
+    bool due;          /* pods or VMs have changed since it was last looked at */
+};
+
 struct core {
     struct world *world;
     uint64_t random; /* state of the generator of ids */
     int64_t wall_ns;
     bool loading; /* until core_reloaded(): facts are taken in, nothing is decided */
     bool tight;
+    bool ending;
+    struct vm_pool pool;
     struct restart_policy restarts;
     uint32_t serial; /* of the last effect or timer */
     uint32_t asked;  /* effects handed out and not completed */
@@ -140,8 +150,21 @@ void vm_replace(struct core *core, struct vm *vm, const char *reason);
 void vm_dead(struct core *core, struct vm *vm, const char *reason);
 void vm_take(struct core *core, struct vm *vm, struct pod *pod);
 void vm_leave(struct core *core, struct vm *vm, struct pod *pod);
+/* A pod was placed in it. */
+void vm_leaves_pool(struct core *core, struct vm *vm);
 void vm_effect_done(struct core *core, struct vm *vm, enum effect_kind kind,
                     const struct error *error, const struct effect_result *result);
+
+/* ---- vm_pool.c ------------------------------------------------------------------------------ */
+
+/* An idle VM of the pool that is as the pod asks; NULL if there is none. */
+struct vm *vm_pool_find(const struct core *core, const struct pod *pod);
+/* Pods are starting: the pool boots nothing now. */
+bool vm_pool_waits(const struct core *core);
+/* Before a VM is given up that nobody asked to end. */
+void vm_pool_lost(struct core *core, const struct vm *vm);
+/* Ends what is too much, and makes one that is missing. */
+void vm_pool_settle(struct core *core);
 
 /* ---- image.c -------------------------------------------------------------------------------- */
 

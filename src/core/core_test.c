@@ -316,6 +316,164 @@ static void a_completion_of_the_past_is_dropped(void **state)
     assert_int_equal(pod->state, POD_CREATED);
 }
 
+/* Completes what is asked up to the next timer, lets that fire and returns its delay; 0: none. */
+static uint64_t act_and_wait(void)
+{
+    struct effect effect;
+
+    while (core_next_effect(core, &effect)) {
+        core_done(core, effect.token, NULL, NULL);
+        if (effect.token.kind == EFFECT_TIMER)
+            return effect.delay_ms;
+    }
+    return 0;
+}
+
+static void set_pool(uint32_t count)
+{
+    core_set_pool(core, &(struct pool_shape){1, SPEC_MEMORY_DEFAULT_MB, count}, 1);
+}
+
+static uint32_t idle_count(void)
+{
+    uint32_t idle = 0;
+
+    WORLD_FOREACH(struct vm, vm, world, NOUN_VM)
+        idle += vm->state == VM_IDLE && vm->pooled;
+    return idle;
+}
+
+static void a_pool_is_filled_one_by_one_and_a_pod_takes_from_it(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct effect effect;
+
+    act(EFFECT_COUNT);
+    set_pool(2);
+    for (uint32_t i = 0; i < 2; i++) {
+        assert_int_equal(act_and_wait(), POOL_DELAY_MS);
+        assert_int_equal(world->tables[NOUN_VM].count, i + 1);
+        assert_int_equal(idle_count(), i);
+    }
+    assert_int_equal(act_and_wait(), 0);
+    assert_int_equal(idle_count(), 2);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    const struct vm *vm = world_vm(world, pod->vm);
+
+    assert_true(vm && vm->pooled);
+    assert_true(core_next_effect(core, &effect)); /* nothing is booted for it */
+    assert_int_equal(effect.token.kind, EFFECT_POD_PLACE);
+    for (int i = 0; i < 3; i++) /* and nothing for the pool, while it starts */
+        assert_int_equal(act_and_wait(), POOL_DELAY_MS);
+    assert_int_equal(idle_count(), 1);
+    core_done(core, effect.token, NULL, NULL);
+    assert_false(vm->pooled);
+    while (act_and_wait())
+        ;
+    assert_string_equal(answer(), "");
+    assert_int_equal(pod->state, POD_RUNNING);
+    assert_int_equal(idle_count(), 2);
+}
+
+static void only_the_same_shape_is_taken_from_a_pool(void **state)
+{
+    struct pod *pod = make_pod("{\"id\":\"web\",\"resource\":{\"memory\":256},\"containers\":[{"
+                               "\"name\":\"c\",\"image\":\"busybox\"}]}");
+    struct effect effect;
+
+    act(EFFECT_COUNT);
+    set_pool(1);
+    while (act_and_wait())
+        ;
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    assert_true(core_next_effect(core, &effect));
+    assert_int_equal(effect.token.kind, EFFECT_VM_SPAWN);
+    assert_int_equal(idle_count(), 1);
+}
+
+static void a_pool_that_fails_is_tried_again_with_growing_delays(void **state)
+{
+    static const uint64_t delays[] = {POOL_DELAY_MS, 1000, 2000, 4000};
+    struct error *error = NULL;
+    struct effect effect;
+
+    error_set(&error, ERROR_IO, 0, "no luck");
+    set_pool(1);
+    for (size_t i = 0; i < ARRAY_SIZE(delays); i++) {
+        assert_int_equal(act_and_wait(), delays[i]);
+        assert_true(core_next_effect(core, &effect));
+        assert_int_equal(effect.token.kind, EFFECT_VM_SPAWN);
+        core_done(core, effect.token, error, NULL);
+    }
+    error_free(error);
+    assert_int_equal(act_and_wait(), 8000);
+    assert_int_equal(act_and_wait(), 0);
+    assert_int_equal(idle_count(), 1);
+    core_clock(core, INT64_C(1000000000) * 100); /* it has lived long, and then dies */
+    uint32_t at = 0;
+
+    core_vm_gone(core, world_next(world, NOUN_VM, &at)->ref, "qemu was killed by signal 9");
+    assert_int_equal(act_and_wait(), 1000);
+    assert_int_equal(act_and_wait(), 0);
+    assert_int_equal(idle_count(), 1);
+}
+
+static void a_pool_shrinks_when_less_is_set(void **state)
+{
+    set_pool(3);
+    while (act_and_wait())
+        ;
+    assert_int_equal(idle_count(), 3);
+    set_pool(1);
+    assert_int_equal(act_and_wait(), 0);
+    assert_int_equal(idle_count(), 1);
+    core_set_pool(core, NULL, 0);
+    assert_int_equal(act_and_wait(), 0);
+    assert_int_equal(world->tables[NOUN_VM].count, 0);
+}
+
+static void a_pod_whose_pooled_vm_dies_before_it_moved_in_gets_another(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+
+    act(EFFECT_COUNT);
+    set_pool(1);
+    while (act_and_wait())
+        ;
+    assert_int_equal(idle_count(), 1);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    core_vm_gone(core, pod->vm, "qemu was killed by signal 9");
+    act(EFFECT_COUNT);
+    assert_string_equal(answer(), "");
+    assert_int_equal(pod->state, POD_RUNNING);
+    assert_false(world_vm(world, pod->vm)->pooled);
+}
+
+static void nothing_is_started_while_the_daemon_ends(void **state)
+{
+    struct pod *pod = make_pod("{\"id\":\"web\",\"restartPolicy\":\"always\",\"containers\":[{"
+                               "\"name\":\"c\",\"image\":\"busybox\"}]}");
+    struct effect effect;
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    act(EFFECT_COUNT);
+    core_vm_gone(core, pod->vm, "qemu was killed by signal 9");
+    while (core_next_effect(core, &effect) && effect.token.kind != EFFECT_TIMER)
+        core_done(core, effect.token, NULL, NULL);
+    assert_int_equal(effect.token.kind, EFFECT_TIMER);
+    assert_int_equal(pod->state, POD_CREATED);
+    set_pool(1);
+    core_end(core);
+    core_done(core, effect.token, NULL, NULL);
+    assert_int_equal(pod->state, POD_CREATED);
+    const char *refused = ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+
+    assert_string_equal(refused, "the daemon is ending: start refused");
+    assert_string_equal(ask((struct request){.kind = REQ_POD_STOP, .pod = pod->object.ref}), "");
+    assert_int_equal(pod->want, POD_WANT_CREATED);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -330,6 +488,12 @@ int main(void)
         TEST(delays_of_restarts_are_those_that_were_set),
         TEST(a_pod_whose_vm_dies_is_listed_with_its_reason),
         TEST(a_completion_of_the_past_is_dropped),
+        TEST(a_pool_is_filled_one_by_one_and_a_pod_takes_from_it),
+        TEST(only_the_same_shape_is_taken_from_a_pool),
+        TEST(a_pool_that_fails_is_tried_again_with_growing_delays),
+        TEST(a_pool_shrinks_when_less_is_set),
+        TEST(a_pod_whose_pooled_vm_dies_before_it_moved_in_gets_another),
+        TEST(nothing_is_started_while_the_daemon_ends),
     };
 
     return cmocka_run_group_tests_name("core", tests, NULL, NULL);

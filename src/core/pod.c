@@ -133,6 +133,11 @@ static enum progress step_vm(struct core *core, struct pod *pod)
         return vm->state == VM_ASSOCIATED ? DONE : WAIT;
     if (pod->target_vm)
         return take_target(core, pod);
+    vm = vm_pool_find(core, pod);
+    if (vm) {
+        vm_take(core, vm, pod);
+        return DONE;
+    }
     if (core->world->tables[NOUN_VM].count >= VMS_MAX)
         return start_failed(core, pod, ERROR_LIMIT, "there are too many VMs");
     vm_make(core, (uint32_t)pod->spec.vcpu, pod->spec.memory_mb, pod);
@@ -412,7 +417,8 @@ static void pod_close_gap(struct core *core, struct pod *pod)
 {
     if (pod->state == POD_CREATED && pod->want == POD_WANT_GONE)
         pod_move(core, pod, POD_REMOVING);
-    else if (pod->state == POD_CREATED && pod->want == POD_WANT_RUNNING && !pod->restart_ns)
+    else if (pod->state == POD_CREATED && pod->want == POD_WANT_RUNNING && !pod->restart_ns &&
+             !core->ending)
         begin_start(core, pod);
     else if (pod->state == POD_RUNNING && pod->want != POD_WANT_RUNNING)
         pod_begin_stop(core, pod, pod->grace_ms, pod->keep_vm);
@@ -492,10 +498,17 @@ void pod_fail(struct core *core, struct pod *pod, const struct error *why)
 
 static void place_done(struct core *core, struct pod *pod, const struct error *error)
 {
-    const struct vm *vm = world_vm(core->world, pod->vm);
+    struct vm *vm = world_vm(core->world, pod->vm);
 
     if (!error) {
         pod->placed = vm && vm->state == VM_ASSOCIATED;
+        if (pod->placed)
+            vm_leaves_pool(core, vm);
+        return;
+    }
+    if (pod->state == POD_STARTING && vm && vm->pooled && vm->state == VM_ASSOCIATED) {
+        vm_pool_lost(core, vm);
+        vm_begin_stop(core, vm, 0, error->message); /* the pod gets another one */
         return;
     }
     if (pod->state == POD_STARTING)

@@ -595,7 +595,7 @@ static void request_vm_kill(struct core *core, struct request *request)
 static const struct request_row {
     const char *verb;
     void (*run)(struct core *, struct request *);
-    bool grows; /* needs more space in the store */
+    bool grows; /* makes or starts something: needs more space in the store */
 } request_rows[] = {
     [REQ_POD_CREATE] = {"create", request_pod_create, true},
     [REQ_POD_START] = {"start", pod_request, true},
@@ -642,6 +642,9 @@ static int request_admit(const struct core *core, const struct request *request,
         return error_set(ret_error, ERROR_UNAVAILABLE, 0, "the daemon is still starting");
     if (HASH_COUNT(core->ops) >= OPS_MAX)
         return error_set(ret_error, ERROR_LIMIT, 0, "%d operations are under way already", OPS_MAX);
+    if (core->ending && request_rows[request->kind].grows)
+        return error_set(ret_error, ERROR_UNAVAILABLE, 0, "the daemon is ending: %s refused",
+                         request_rows[request->kind].verb);
     if (core->tight && request_rows[request->kind].grows)
         return error_set(ret_error, ERROR_NO_SPACE, 0, "no space is left for the store: %s refused",
                          request_rows[request->kind].verb);

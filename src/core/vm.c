@@ -75,6 +75,22 @@ void vm_leave(struct core *core, struct vm *vm, struct pod *pod)
     wake_next(core, vm);
 }
 
+void vm_leaves_pool(struct core *core, struct vm *vm)
+{
+    if (!vm->pooled)
+        return;
+    vm->pooled = false;
+    core_changed(core, &vm->object);
+}
+
+/* A pod that was not placed yet has lost nothing by it: it waits in its first step until the VM is
+ * cleaned away, and gets another one. */
+static bool pod_may_try_again(const struct pod *pod, const struct vm *vm)
+{
+    return vm->pooled && !pod->placed && pod->state == POD_STARTING &&
+           pod->want == POD_WANT_RUNNING;
+}
+
 /* The pod in it cannot stay what it is. */
 static void pod_loses_vm(struct core *core, struct vm *vm, const char *reason)
 {
@@ -83,6 +99,11 @@ static void pod_loses_vm(struct core *core, struct vm *vm, const char *reason)
 
     if (!pod)
         return;
+    if (pod_may_try_again(pod, vm)) {
+        pod->step = 0;
+        core_changed(core, &pod->object);
+        return;
+    }
     pod->keep_vm = false;
     error_set(&error, ERROR_CANCELLED, 0, "vm '%s' ended%s%s", vm->id, reason ? ": " : "",
               reason ? reason : "");
@@ -159,7 +180,9 @@ void vm_advance(struct core *core, struct vm *vm)
 {
     if (vm->effect || vm->timer)
         return;
-    if (vm->state == VM_BOOTING)
+    if (vm->state == VM_BOOTING && vm->pooled && vm_pool_waits(core))
+        core_set_timer(core, &vm->object, &vm->timer, POOL_DELAY_MS);
+    else if (vm->state == VM_BOOTING)
         core_ask(core, EFFECT_VM_SPAWN, &vm->object, &vm->effect);
     else if (vm->state == VM_STOPPING && vm->dead)
         core_ask(core, EFFECT_VM_CLEAN, &vm->object, &vm->effect);
@@ -179,6 +202,7 @@ static void spawn_done(struct core *core, struct vm *vm, const struct error *err
     struct pod *pod = world_pod(core->world, vm->pod);
 
     if (error) {
+        vm_pool_lost(core, vm);
         str_set(&vm->reason, error->message);
         ops_fail(&vm->object, REQ_VM_CREATE, error);
         if (pod)
@@ -191,9 +215,28 @@ static void spawn_done(struct core *core, struct vm *vm, const struct error *err
         str_set(&vm->machine, result->machine);
         vm->qemu_pid = result->qemu_pid;
     }
+    if (vm->pooled) {
+        core_ask(core, EFFECT_VM_REHEARSE, &vm->object, &vm->effect);
+        core_changed(core, &vm->object);
+        return;
+    }
     vm->state = pod ? VM_ASSOCIATED : VM_IDLE;
     vm_changed(core, vm);
     vm_tell(core, vm, "Booted", NULL);
+}
+
+/* Who cannot do that cannot be the home of a pod either. */
+static void rehearse_done(struct core *core, struct vm *vm, const struct error *error,
+                          const struct effect_result *result)
+{
+    if (error) {
+        vm_pool_lost(core, vm);
+        vm_begin_stop(core, vm, 0, error->message);
+        return;
+    }
+    vm->state = VM_IDLE;
+    vm_changed(core, vm);
+    vm_tell(core, vm, "Booted", "for the pool");
 }
 
 /* As long as QEMU may live its keeper may know of an end that nobody has told yet: it is turned off
@@ -269,7 +312,7 @@ void vm_effect_done(struct core *core, struct vm *vm, enum effect_kind kind,
                                             const struct effect_result *) = {
         [EFFECT_VM_SPAWN] = spawn_done,   [EFFECT_VM_OFF] = off_done,
         [EFFECT_VM_CLEAN] = clean_done,   [EFFECT_VM_PAUSE] = pause_done,
-        [EFFECT_VM_RESUME] = resume_done,
+        [EFFECT_VM_RESUME] = resume_done, [EFFECT_VM_REHEARSE] = rehearse_done,
     };
 
     core_wake(core, &vm->object);
@@ -302,6 +345,8 @@ void core_vm_gone(struct core *core, struct ref ref, const char *reason)
     vm->seen = true;
     if (vm->dead)
         return; /* known, and being cleaned */
+    if (!core->loading)
+        vm_pool_lost(core, vm);
     if (core->loading && vm_is_unused(core, vm))
         vm_replace(core, vm, reason);
     else

@@ -12,6 +12,7 @@ static const struct {
     [EFFECT_MAKE_LAYER] = {act_make_layer},
     [EFFECT_REMOVE_FILES] = {act_remove_files},
     [EFFECT_VM_SPAWN] = {act_vm_spawn},
+    [EFFECT_VM_REHEARSE] = {act_vm_rehearse},
     [EFFECT_POD_PLACE] = {act_pod_place},
     [EFFECT_CTR_RUN] = {act_ctr_run},
     [EFFECT_CTR_STOP] = {act_ctr_stop},

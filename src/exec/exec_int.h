@@ -128,6 +128,7 @@ void link_kill_leftovers(const struct exec *exec, const char *vm);
 void act_vm_spawn(struct task *task);
 void act_vm_off(struct task *task);
 void act_vm_clean(struct task *task);
+void act_vm_rehearse(struct task *task);
 void act_vm_pause(struct task *task);
 void act_vm_resume(struct task *task);
 void act_pod_place(struct task *task);

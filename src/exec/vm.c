@@ -303,6 +303,12 @@ void act_vm_clean(struct task *task)
     task->job = pool_remove(exec->pool, paths, task_answered, task);
 }
 
+/* What booted like any other is as warm as it gets. */
+void act_vm_rehearse(struct task *task)
+{
+    task_done(task, NULL, NULL);
+}
+
 void act_vm_pause(struct task *task)
 {
     struct wire_vm_pause message = {0};

@@ -15,6 +15,7 @@
 #include "exec/exec.h"
 #include "huskd/crash.h"
 #include "huskd/places.h"
+#include "huskd/shapes.h"
 #include "store/store.h"
 
 enum {
@@ -275,6 +276,8 @@ static void api_make(struct daemon *d)
 static int world_make(struct daemon *d, struct error **ret_error)
 {
     CLEANUP_FREE char *path = str_printf("%s/husk.db", d->places.root);
+    struct pool_shape shapes[POOL_SHAPES_MAX];
+    size_t shape_count;
     uint64_t seed;
     if (getrandom(&seed, sizeof(seed), 0) != (ssize_t)sizeof(seed))
         return error_set(ret_error, ERROR_IO, errno, "getrandom");
@@ -286,6 +289,9 @@ static int world_make(struct daemon *d, struct error **ret_error)
     core_set_restarts(d->core, &(struct restart_policy){.first_ms = d->settings->restart_delay_min,
                                                         .max_ms = d->settings->restart_delay_max,
                                                         .forget_ms = d->settings->restart_reset});
+    if (shapes_read(d->settings, shapes, &shape_count, ret_error) < 0)
+        return -1;
+    core_set_pool(d->core, shapes, shape_count);
     return 0;
 }
 
@@ -342,14 +348,15 @@ static void one_stopped(const struct reply *reply, void *arg)
         end_now(d);
 }
 
-/* on_exit=stop: pods go to Created, idle VMs end. */
+/* on_exit=stop: pods go to Created, those that wait for their restart too; idle VMs end. */
 static void stop_all(struct daemon *d)
 {
     WORLD_FOREACH(struct pod, pod, d->world, NOUN_POD) {
         struct request request = {.kind = REQ_POD_STOP,
                                   .pod = pod->object.ref,
                                   .grace_ms = (uint32_t)d->settings->stop_grace};
-        if (pod->state == POD_CREATED || pod->state == POD_REMOVING)
+        if (pod->state == POD_REMOVING ||
+            (pod->state == POD_CREATED && pod->want != POD_WANT_RUNNING))
             continue;
         d->stopping++;
         ops_ask(api_ops(d->api), &request, one_stopped, d);
@@ -384,6 +391,7 @@ static void end_asked(int signal, void *arg)
         return;
     }
     log_info("pods are stopped first");
+    core_end(d->core);
     d->exit_deadline = timer_new(d->loop, end_late, d);
     timer_set(d->exit_deadline, d->settings->exit_deadline);
     if (!d->adopting) /* else once it is known what runs */

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "base/str.h"
+#include "huskd/shapes.h"
 
 enum setting_type { SIZE, DURATION, NUMBER, CHOICE, TEXT, PATH };
 
@@ -265,7 +266,9 @@ int settings_check(const struct settings *s, struct error **ret_error)
                          "restart_delay_max is less than restart_delay_min");
     if (str_empty(s->qemu))
         return error_set(ret_error, ERROR_INVALID, 0, "qemu: the name of a program is missing");
-    return 0;
+    struct pool_shape shapes[POOL_SHAPES_MAX];
+    size_t count;
+    return shapes_read(s, shapes, &count, ret_error);
 }
 
 /* ---- showing -------------------------------------------------------------------------------- */

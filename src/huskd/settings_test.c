@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "base/str.h"
-#include "huskd/settings.h"
+#include "huskd/shapes.h"
 
 static int parse(struct settings *s, const char *text, struct error **ret_error)
 {
@@ -133,6 +133,50 @@ static void numbers_are_listed_as_they_could_be_written(void **state)
     settings_done(&s);
 }
 
+static void shapes_of_the_pool_are_read(void **state)
+{
+    static const struct {
+        const char *text, *sentence;
+    } refusals[] = {
+        {"pool_shapes = 2x1GiB",
+         "pool_shapes: '2x1GiB' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3"},
+        {"pool_shapes = 0x1GiB:1",
+         "pool_shapes: '0x1GiB:1' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3"},
+        {"pool_shapes = 1x8M:1",
+         "pool_shapes: no pod can ask for '1x8M:1': see cpu_max, memory_min "
+         "and memory_max"},
+        {"pool = 1\npool_shapes = 1x128M:1",
+         "pool_shapes: 1x128MiB is named twice; 'pool' names the default one"},
+        {"pool = 200\npool_shapes = 2x1G:57", "pool and pool_shapes: more than 256 VMs"},
+    };
+    struct pool_shape shapes[POOL_SHAPES_MAX];
+    struct settings s;
+    size_t count;
+    settings_init(&s);
+    assert_int_equal(shapes_read(&s, shapes, &count, NULL), 0);
+    assert_int_equal(count, 0);
+    assert_int_equal(parse(&s, "pool = 4\npool_shapes = 2x1GiB:3, 1x64M:0,1x512MiB:1\n", NULL), 0);
+    assert_int_equal(settings_check(&s, NULL), 0);
+    assert_int_equal(shapes_read(&s, shapes, &count, NULL), 0);
+    assert_int_equal(count, 3);
+    assert_int_equal(shapes[0].cpus, 1);
+    assert_int_equal(shapes[0].memory_mb, 128);
+    assert_int_equal(shapes[0].count, 4);
+    assert_int_equal(shapes[1].cpus, 2);
+    assert_int_equal(shapes[1].memory_mb, 1024);
+    assert_int_equal(shapes[1].count, 3);
+    assert_int_equal(shapes[2].memory_mb, 512);
+    settings_done(&s);
+    for (size_t i = 0; i < ARRAY_SIZE(refusals); i++) {
+        CLEANUP_ERROR struct error *error = NULL;
+        settings_init(&s);
+        assert_int_equal(parse(&s, refusals[i].text, NULL), 0);
+        assert_int_equal(settings_check(&s, &error), -1);
+        assert_string_equal(error_message(error), refusals[i].sentence);
+        settings_done(&s);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +187,7 @@ int main(void)
         cmocka_unit_test(the_sample_file_is_a_file_that_is_accepted),
         cmocka_unit_test(every_setting_is_listed_with_its_value),
         cmocka_unit_test(numbers_are_listed_as_they_could_be_written),
+        cmocka_unit_test(shapes_of_the_pool_are_read),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

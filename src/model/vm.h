@@ -35,6 +35,7 @@ struct vm {
     bool paused;        /* vCPUs are frozen */
     bool dead;          /* QEMU is gone for sure; it only has to be cleaned */
     char *reason;       /* why it ended, NULL: because it was asked to */
+    bool pooled;        /* made to be idle until a pod takes it, and no pod was placed in it yet */
 
     /* the core's own, not stored */
     bool seen;         /* after a reload: its keeper was found, or found gone */

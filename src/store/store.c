@@ -34,6 +34,7 @@ static const char *const schema[STORE_VERSION] = {
     "CREATE TABLE feed (revision INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL,"
     " noun TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL,"
     " message TEXT NOT NULL);",
+    "ALTER TABLE vms ADD COLUMN pooled INTEGER NOT NULL DEFAULT 0;",
 };
 
 static const char *const statements[STATEMENT_COUNT] = {
@@ -43,7 +44,7 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DELETE_IMAGE] = "DELETE FROM images WHERE id = ?",
     [PUT_NAME] = "REPLACE INTO names VALUES (?,?,?)",
     [DELETE_NAMES] = "DELETE FROM names WHERE image = ?",
-    [PUT_VM] = "REPLACE INTO vms VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+    [PUT_VM] = "REPLACE INTO vms VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_VM] = "DELETE FROM vms WHERE id = ?",
     [PUT_POD] = "REPLACE INTO pods VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_POD] = "DELETE FROM pods WHERE uid = ?",

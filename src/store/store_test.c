@@ -237,6 +237,90 @@ static void a_second_daemon_and_a_newer_file_are_refused(void **state)
     assert_int_equal(rmdir(directory), 0);
 }
 
+/* What husk 0.1.0 wrote: its schema, and a pod in its VM. Never to be changed. */
+static const char VERSION_1[] =
+    "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;"
+    "CREATE TABLE images (id TEXT PRIMARY KEY, state TEXT NOT NULL, config TEXT NOT NULL,"
+    " size_bytes INTEGER NOT NULL, created_ns INTEGER NOT NULL, files TEXT NOT NULL);"
+    "CREATE TABLE names (name TEXT PRIMARY KEY, image TEXT NOT NULL, place INTEGER NOT NULL);"
+    "CREATE INDEX names_image ON names (image);"
+    "CREATE TABLE vms (id TEXT PRIMARY KEY, state TEXT NOT NULL, cpus INTEGER NOT NULL,"
+    " memory_mb INTEGER NOT NULL, accel TEXT, machine TEXT, qemu_pid INTEGER NOT NULL,"
+    " created_ns INTEGER NOT NULL, paused INTEGER NOT NULL, dead INTEGER NOT NULL, reason TEXT);"
+    "CREATE TABLE pods (uid TEXT PRIMARY KEY, id TEXT NOT NULL UNIQUE, spec TEXT NOT NULL,"
+    " created_ns INTEGER NOT NULL, started_ns INTEGER NOT NULL, want TEXT NOT NULL,"
+    " state TEXT NOT NULL, step INTEGER NOT NULL, vm TEXT, target_vm TEXT,"
+    " placed INTEGER NOT NULL, keep_vm INTEGER NOT NULL, failed INTEGER NOT NULL, reason TEXT,"
+    " backoff INTEGER NOT NULL, restart_ns INTEGER NOT NULL, grace_ms INTEGER NOT NULL);"
+    "CREATE TABLE containers (id TEXT PRIMARY KEY, pod TEXT NOT NULL, place INTEGER NOT NULL,"
+    " spec TEXT NOT NULL, image TEXT NOT NULL, want TEXT NOT NULL, state TEXT NOT NULL,"
+    " run INTEGER NOT NULL, restarts INTEGER NOT NULL, backoff INTEGER NOT NULL,"
+    " restart_ns INTEGER NOT NULL, stop_asked INTEGER NOT NULL, held INTEGER NOT NULL,"
+    " created_ns INTEGER NOT NULL, started_ns INTEGER NOT NULL, finished_ns INTEGER NOT NULL,"
+    " exit_code INTEGER NOT NULL, exit_signal INTEGER NOT NULL, oom INTEGER NOT NULL,"
+    " succeeded INTEGER NOT NULL, reason TEXT, grace_ms INTEGER NOT NULL);"
+    "CREATE TABLE feed (revision INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL,"
+    " noun TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL,"
+    " message TEXT NOT NULL);"
+    "INSERT INTO vms VALUES ('vm-ABCDEFGHIJ','associated',2,512,'tcg','q35',4242,7,0,0,NULL);"
+    "INSERT INTO pods VALUES ('0123456789abcdef','web','{\"id\":\"web\",\"resource\":{\"vcpu\":2,"
+    "\"memory\":512}}',7,8,'running','running',0,'vm-ABCDEFGHIJ',NULL,1,0,0,NULL,0,0,0);"
+    "INSERT INTO feed VALUES (3,8,'pod','web','web','Started','');"
+    "PRAGMA user_version = 1;";
+
+static void a_store_of_version_1_is_read_and_written(void **state)
+{
+    char directory[] = "/tmp/husk-store-XXXXXX";
+    struct store *old = NULL;
+    sqlite3 *db = NULL;
+
+    assert_non_null(mkdtemp(directory));
+    CLEANUP_FREE char *path = str_printf("%s/store", directory);
+    CLEANUP_FREE char *reserve = str_printf("%s.reserve", path);
+    CLEANUP_FREE char *log = str_printf("%s-wal", path);
+
+    assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+    assert_int_equal(sqlite3_exec(db, VERSION_1, NULL, NULL, NULL), SQLITE_OK);
+    sqlite3_close(db);
+    for (int round = 0; round < 2; round++) { /* as it was, and as it is after our commit */
+        CLEANUP_ERROR struct error *error = NULL;
+
+        world_clear(world);
+        assert_int_equal(store_open(path, &old, &error), 0);
+        assert_int_equal(store_load(old, world, &error), 0);
+        struct pod *pod = world_pod_by_id(world, "web");
+        struct vm *vm = world_vm_by_id(world, "vm-ABCDEFGHIJ");
+
+        assert_non_null(pod);
+        assert_ptr_equal(world_vm(world, pod->vm), vm);
+        assert_int_equal(vm->memory_mb, 512);
+        assert_int_equal(vm->qemu_pid, 4242);
+        assert_false(vm->pooled);
+        assert_int_equal(store_revision(old), 3);
+        world_touch(world, &vm->object);
+        assert_int_equal(store_commit(old, world, &error), 0);
+        store_close(old);
+    }
+    unlink(path);
+    unlink(reserve);
+    unlink(log);
+    assert_int_equal(rmdir(directory), 0);
+}
+
+static void that_a_vm_is_of_the_pool_is_kept(void **state)
+{
+    struct vm *vm = xcalloc(1, sizeof(*vm));
+
+    memcpy(vm->id, "vm-ABCDEFGHIJ", VM_ID_LEN + 1);
+    vm->state = VM_IDLE;
+    vm->pooled = true;
+    world_add_vm(world, vm);
+    assert_int_equal(store_commit(store, world, NULL), 0);
+    world_clear(world);
+    assert_int_equal(store_load(store, world, NULL), 0);
+    assert_true(world_vm_by_id(world, "vm-ABCDEFGHIJ")->pooled);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -248,6 +332,8 @@ int main(void)
         TEST(a_commit_on_a_full_disk_changes_nothing),
         TEST(small_values_are_kept_by_name),
         TEST(a_second_daemon_and_a_newer_file_are_refused),
+        TEST(a_store_of_version_1_is_read_and_written),
+        TEST(that_a_vm_is_of_the_pool_is_kept),
     };
 
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);

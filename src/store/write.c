@@ -94,6 +94,7 @@ static int write_vm(struct store *store, const struct world *world, const void *
     put_int(&row, vm->paused);
     put_int(&row, vm->dead);
     put_text(&row, vm->reason);
+    put_int(&row, vm->pooled);
     return store_step(store, row.statement, ret_error);
 }
 

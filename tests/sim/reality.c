@@ -39,54 +39,6 @@ static struct real_vm vms[VMS_REAL];
 static struct pending pending[PENDING_MAX], timers[PENDING_MAX];
 static size_t pending_count, timer_count;
 
-/* ---- sets ----------------------------------------------------------------------------------- */
-
-bool set_has(const struct set *set, const char *item)
-{
-    for (size_t i = 0; i < set->count; i++)
-        if (str_eq(set->items[i], item))
-            return true;
-    return false;
-}
-
-void set_add(struct set *set, const char *item)
-{
-    if (set_has(set, item))
-        return;
-    if (set->count == REAL_MAX)
-        broken("set", "full");
-    set->items[set->count++] = xstrdup(item);
-}
-
-void set_remove(struct set *set, const char *item)
-{
-    for (size_t i = 0; i < set->count; i++) {
-        if (!str_eq(set->items[i], item))
-            continue;
-        free(set->items[i]);
-        set->items[i] = set->items[--set->count];
-        return;
-    }
-}
-
-bool set_has_op(uint64_t op)
-{
-    uint64_t n = op - sim.first_op;
-
-    return sim.answered_count && (sim.answered[n / 64] >> (n % 64) & 1);
-}
-
-void set_add_op(uint64_t op)
-{
-    uint64_t n = op - sim.first_op;
-
-    if (n >= OPS_PER_LIFE)
-        broken("operations", "too many");
-    if (!sim.answered_count++)
-        memset(sim.answered, 0, sizeof(sim.answered));
-    sim.answered[n / 64] |= UINT64_C(1) << (n % 64);
-}
-
 static void layer_key(char ret[128], const char *pod, const char *ctr)
 {
     snprintf(ret, 128, "%s/%s", pod, ctr);
@@ -258,6 +210,18 @@ static int do_spawn(const struct pending *p)
     return fail(ERROR_LIMIT);
 }
 
+static int do_rehearse(const struct pending *p)
+{
+    const struct vm *known = world_vm_by_id(sim.world, p->vm);
+    const struct real_vm *vm = vm_find(p->vm);
+
+    if (!vm || !vm->alive)
+        return fail(ERROR_UNAVAILABLE);
+    if (*vm->pod || !known || known->state == VM_IDLE)
+        broken("rehearsal in a vm that is in use", p->vm);
+    return 0;
+}
+
 static int do_place(const struct pending *p)
 {
     struct real_vm *vm = vm_find(p->vm);
@@ -406,13 +370,14 @@ static int do_image_files(const struct pending *p)
 }
 
 static int (*const executors[EFFECT_COUNT])(const struct pending *) = {
-    [EFFECT_MAKE_LAYER] = do_layer, [EFFECT_REMOVE_FILES] = do_remove,
-    [EFFECT_VM_SPAWN] = do_spawn,   [EFFECT_POD_PLACE] = do_place,
-    [EFFECT_CTR_RUN] = do_run,      [EFFECT_CTR_STOP] = do_stop,
-    [EFFECT_CTR_KILL] = do_kill,    [EFFECT_CTR_DROP] = do_drop,
-    [EFFECT_POD_LEAVE] = do_leave,  [EFFECT_VM_PAUSE] = do_freeze,
-    [EFFECT_VM_RESUME] = do_freeze, [EFFECT_VM_OFF] = do_off,
-    [EFFECT_VM_CLEAN] = do_clean,   [EFFECT_IMAGE_FILES] = do_image_files,
+    [EFFECT_MAKE_LAYER] = do_layer,     [EFFECT_REMOVE_FILES] = do_remove,
+    [EFFECT_VM_SPAWN] = do_spawn,       [EFFECT_POD_PLACE] = do_place,
+    [EFFECT_CTR_RUN] = do_run,          [EFFECT_CTR_STOP] = do_stop,
+    [EFFECT_CTR_KILL] = do_kill,        [EFFECT_CTR_DROP] = do_drop,
+    [EFFECT_POD_LEAVE] = do_leave,      [EFFECT_VM_PAUSE] = do_freeze,
+    [EFFECT_VM_RESUME] = do_freeze,     [EFFECT_VM_OFF] = do_off,
+    [EFFECT_VM_CLEAN] = do_clean,       [EFFECT_IMAGE_FILES] = do_image_files,
+    [EFFECT_VM_REHEARSE] = do_rehearse,
 };
 
 /* ---- asking --------------------------------------------------------------------------------- */
@@ -658,6 +623,20 @@ static void compare_vm(struct real_vm *vm)
         broken("vm with another pod", vm->id);
 }
 
+/* At rest it is full, and not too full; who is in use does not belong to it. */
+static void compare_pool(void)
+{
+    uint32_t idle = 0;
+
+    WORLD_FOREACH(struct vm, vm, sim.world, NOUN_VM) {
+        if (vm->pooled && vm->state != VM_IDLE)
+            broken("vm of the pool in use", vm->id);
+        idle += vm->pooled;
+    }
+    if (idle != sim.pool)
+        broken("pool", "it has not as many VMs as were set");
+}
+
 void reality_compare(void)
 {
     uint32_t count = 0;
@@ -670,6 +649,7 @@ void reality_compare(void)
     }
     if (count != sim.world->tables[NOUN_VM].count)
         broken("vms", "some do not exist");
+    compare_pool();
     WORLD_FOREACH(struct pod, pod, sim.world, NOUN_POD)
         if (pod->state != POD_CREATED && pod->state != POD_RUNNING)
             broken("pod does not rest", pod->spec.id);

@@ -187,10 +187,15 @@ static void ask_anything(void)
 
 static void check_world(void)
 {
+    uint32_t pooled = 0;
     CLEANUP_ERROR struct error *error = NULL;
 
     if (world_verify(sim.world, &error) < 0)
         broken("invariant", error_message(error));
+    WORLD_FOREACH(struct vm, vm, sim.world, NOUN_VM)
+        pooled += vm->pooled && !ref_is(vm->pod) && vm->state != VM_STOPPING;
+    if (pooled > sim.pool)
+        broken("pool", "it has more VMs than were set");
 }
 
 static void take_replies(void)
@@ -215,6 +220,16 @@ static void take_effects(void)
         reality_ask(&effect);
 }
 
+/* Pods take what there is of 1 CPU and 128 MB; the other shape is never asked for. */
+static void set_pool(uint32_t count)
+{
+    const struct pool_shape shapes[] = {{1, SPEC_MEMORY_DEFAULT_MB, count / 2 + count % 2},
+                                        {2, SPEC_MEMORY_DEFAULT_MB, count / 2}};
+
+    sim.pool = count;
+    core_set_pool(sim.core, shapes, ARRAY_SIZE(shapes));
+}
+
 static void load(void)
 {
     CLEANUP_ERROR struct error *error = NULL;
@@ -227,6 +242,7 @@ static void load(void)
     sim.first_op = sim.last_op + 1;
     sim.open_ops = 0;
     sim.answered_count = 0;
+    set_pool((uint32_t)(chance() % 4)); /* its settings may have changed */
     reality_adopt();
     core_reloaded(sim.core);
 }
@@ -358,6 +374,7 @@ static void remove_all(void)
     WORLD_FOREACH(struct pod, pod, sim.world, NOUN_POD)
         ask(&(struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
     settle();
+    set_pool(0);
     WORLD_FOREACH(struct vm, vm, sim.world, NOUN_VM)
         ask(&(struct request){.kind = REQ_VM_KILL, .vm = vm->object.ref});
     WORLD_FOREACH(struct image, image, sim.world, NOUN_IMAGE)

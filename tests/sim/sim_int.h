@@ -20,7 +20,8 @@ struct store;
 struct sim {
     uint64_t seed, random, step;
     int64_t wall_ns;
-    bool calm; /* no more failures, deaths and crashes: all shall settle */
+    bool calm;     /* no more failures, deaths and crashes: all shall settle */
+    uint32_t pool; /* VMs that are kept idle */
     struct world *world;
     struct core *core;
     struct store *store;
@@ -40,6 +41,8 @@ uint64_t chance(void);
 bool percent(unsigned n);
 /* Prints seed and step, and aborts. */
 void broken(const char *what, const char *who) __attribute__((noreturn));
+
+/* ---- set.c ---------------------------------------------------------------------------------- */
 
 void set_add(struct set *set, const char *item);
 bool set_has(const struct set *set, const char *item);

@@ -176,6 +176,7 @@ void inspect_vm(const struct api *api, const struct vm *vm, struct buf *out)
     show_vm(api, vm, out);
     json_text(out, "state", vm_state_name(vm->state));
     json_bool(out, "paused", vm->paused);
+    json_bool(out, "pooled", vm->pooled);
     json_text(out, "reason", vm->reason);
 }
 
