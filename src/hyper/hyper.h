@@ -17,14 +17,34 @@
 
 enum {
     HYPER_BOOT_DISKS_MAX = 16, /* disks that are there from the start */
+    /* A template has so many disks without a file: the first ones read-only, for images, the rest
+     * writable. */
+    HYPER_SLOTS_READ_ONLY = 2,
+    HYPER_SLOTS = 5,
     HYPER_HOT_DISKS_MAX = 128, /* plugged into the running VM, LUNs 0 … */
     HYPER_CPUS_MAX = 255,
 };
 
 struct hyper_disk {
     const char *path; /* for messages; the hypervisor gets the descriptor */
-    int fd;           /* open for reading, or for both; the driver makes its own copy */
+    int fd;           /* open for reading, or for both; the driver makes its own copy. -1: an empty
+                       * slot, whose file comes by disk_put() */
     bool read_only;
+};
+
+/* Where a VM comes from.
+ *
+ * A template is booted with its memory in a file and empty slots for disks, and then frozen: what
+ * is left of it is that file and the state of its devices. A clone goes on from there, with the
+ * file's pages as long as it does not write to them. Template and clone have the same machine,
+ * accelerator, layout and slots, or the hypervisor refuses the state. */
+enum hyper_origin { HYPER_COLD, HYPER_TEMPLATE, HYPER_CLONE };
+
+/* Of a template and its clones: what they have at first, and what a clone can grow to. */
+struct hyper_layout {
+    uint64_t base_bytes;       /* size of the memory's file */
+    uint64_t memory_max_bytes; /* not above base_bytes: its memory cannot grow */
+    unsigned cpus_max;         /* 0: it keeps hyper_spec.cpus; else it starts with one */
 };
 
 /* What a VM is made of. Strings are only read during start(). */
@@ -32,8 +52,12 @@ struct hyper_spec {
     const char *vm; /* id, for the process list */
     const char *machine;
     const char *accel;
+    enum hyper_origin origin;
+    struct hyper_layout layout; /* not of HYPER_COLD */
+    int memory_fd; /* not of HYPER_COLD; a clone only reads it. The driver makes its own copy */
+    int state_fd;  /* HYPER_CLONE: what freeze() wrote, at its beginning. The same */
     unsigned cpus;
-    uint64_t memory_bytes;
+    uint64_t memory_bytes; /* HYPER_COLD; the others have layout.base_bytes */
     const char *program;
     const char *kernel;
     const char *initrd;
@@ -54,6 +78,9 @@ struct hyper_events {
     void (*gone)(const char *why, void *arg);
     /* The guest turned its power off, or was reset. */
     void (*shut_down)(void *arg);
+    /* The start has come as far as that: "monitor", the program answers; "running", the virtual
+     * CPUs run, and of a clone: its state is loaded. May be NULL. */
+    void (*mark)(const char *name, void *arg);
 };
 
 typedef void hyper_done(const struct error *error, void *arg);
@@ -62,7 +89,8 @@ struct hyper;
 
 struct hyper_ops {
     const char *name;
-    /* Starts the program in the present directory; the guest boots at once. */
+    /* Starts the program in the present directory; the guest boots at once, or goes on. A state
+     * that cannot be loaded is the end of the VM. */
     int (*start)(struct loop *loop, const struct hyper_spec *spec,
                  const struct hyper_events *events, void *arg, struct hyper_ends *ret_ends,
                  struct hyper **ret, struct error **ret_error);
@@ -70,9 +98,19 @@ struct hyper_ops {
     void (*disk_add)(struct hyper *h, unsigned lun, const struct hyper_disk *disk, hyper_done *done,
                      void *arg);
     void (*disk_del)(struct hyper *h, unsigned lun, hyper_done *done, void *arg);
-    /* Lets go of the file of a writable disk that was there from the start: the guest, which must
-     * not use it any more, keeps an empty disk. */
+    /* Gives a file to an empty slot; the guest must forget what it has read of the slot before. */
+    void (*disk_put)(struct hyper *h, unsigned number, const struct hyper_disk *disk,
+                     hyper_done *done, void *arg);
+    /* Lets go of the file of a disk that was there from the start, or of a slot: the guest, which
+     * must not use it any more, keeps an empty disk. */
     void (*disk_forget)(struct hyper *h, unsigned number, hyper_done *done, void *arg);
+    /* Gives a running clone what it needs above its layout's base: memory and virtual CPUs, which
+     * the guest finds some time later. */
+    void (*grow)(struct hyper *h, uint64_t memory_bytes, unsigned cpus, hyper_done *done,
+                 void *arg);
+    /* Stops a template for ever and writes its state to `fd` (the driver makes its own copy). Its
+     * memory is then in its file, and it is of no more use: quit() is next. */
+    void (*freeze)(struct hyper *h, int fd, hyper_done *done, void *arg);
     /* Freezes and thaws the virtual CPUs. */
     void (*pause)(struct hyper *h, hyper_done *done, void *arg);
     void (*resume)(struct hyper *h, hyper_done *done, void *arg);

@@ -18,7 +18,17 @@ enum when {
     TCG = 8,
     ONE_CPU = 16,
     MANY_CPUS = 32,
-    DISK = 64,
+    BOOT = 64, /* a kernel is started: cold, or a template */
+    CLONE = 128,
+    COLD = 256,
+    MEMORY_FILE = 512,
+    CPUS_FIXED = 1024,
+    CPUS_GROW = 2048,
+    MEMORY_GROWS = 4096,
+    MEMORY_FIXED = 8192,
+    DISK = 16384, /* alone, or with one of the next two */
+    FILLED = 32768,
+    EMPTY = 65536,
 };
 
 static const struct arg_row {
@@ -33,9 +43,10 @@ static const struct arg_row {
 
 /* What the {words} stand for. */
 struct values {
-    const char *vm, *append, *bus, *reboot, *tsc, *read_only;
-    uint64_t cpus, memory_kib, tb_mib, monitor_fd, agent_fd, console_fd, kernel_fd, initrd_fd;
-    uint64_t disk, disk_fd;
+    const char *vm, *append, *bus, *reboot, *tsc, *read_only, *share, *child;
+    uint64_t cpus, cpus_max, memory_kib, memory_max_kib, more_kib, tb_mib;
+    uint64_t monitor_fd, agent_fd, console_fd, kernel_fd, initrd_fd, memory_fd;
+    uint64_t disk, disk_fd, slot_size;
 };
 
 static const struct word {
@@ -51,10 +62,12 @@ static const struct word {
     {                                                                                              \
 #name, true, offsetof(struct values, name)                                                 \
     }
-    TEXT(vm),          TEXT(tsc),          TEXT(append),     TEXT(bus),
-    TEXT(reboot),      TEXT(read_only),    NUMBER(cpus),     NUMBER(memory_kib),
-    NUMBER(tb_mib),    NUMBER(monitor_fd), NUMBER(agent_fd), NUMBER(console_fd),
-    NUMBER(kernel_fd), NUMBER(initrd_fd),  NUMBER(disk),     NUMBER(disk_fd),
+    TEXT(vm),           TEXT(tsc),         TEXT(append),       TEXT(bus),
+    TEXT(reboot),       TEXT(read_only),   TEXT(share),        TEXT(child),
+    NUMBER(cpus),       NUMBER(cpus_max),  NUMBER(memory_kib), NUMBER(memory_max_kib),
+    NUMBER(more_kib),   NUMBER(tb_mib),    NUMBER(monitor_fd), NUMBER(agent_fd),
+    NUMBER(console_fd), NUMBER(kernel_fd), NUMBER(initrd_fd),  NUMBER(memory_fd),
+    NUMBER(disk),       NUMBER(disk_fd),   NUMBER(slot_size),
 #undef TEXT
 #undef NUMBER
 };
@@ -104,10 +117,35 @@ static void put_disks(char ***args, const struct hyper_spec *spec, struct values
         v->disk = i;
         v->disk_fd = QEMU_FD_DISK + i;
         v->read_only = spec->disks[i].read_only ? "on" : "off";
+        v->child = spec->disks[i].fd >= 0 ? "f" : "e";
+        unsigned have = DISK | (spec->disks[i].fd >= 0 ? FILLED : EMPTY);
         for (const struct arg_row *row = rows; row < rows + ARRAY_SIZE(rows); row++)
-            if (row->when & DISK)
+            if (row->when & DISK && (row->when & have) == row->when)
                 put_row(args, row, v);
     }
+}
+
+unsigned qemu_cpus_at_start(const struct hyper_spec *spec)
+{
+    return spec->origin != HYPER_COLD && spec->layout.cpus_max ? 1 : spec->cpus;
+}
+
+/* Of what the VM is made of. A clone with one CPU is emulated by one thread, though others of its
+ * template are not: that is QEMU's affair, and the guest does not see it. */
+static unsigned conditions_of_origin(const struct hyper_spec *spec)
+{
+    bool cold = spec->origin == HYPER_COLD;
+    const struct hyper_layout *l = &spec->layout;
+    return (cold ? COLD : MEMORY_FILE) | (spec->origin == HYPER_CLONE ? CLONE : BOOT) |
+           (!cold && l->cpus_max ? CPUS_GROW : CPUS_FIXED) |
+           (!cold && l->memory_max_bytes > l->base_bytes ? MEMORY_GROWS : MEMORY_FIXED);
+}
+
+static int growth_check(const struct hyper_spec *spec, unsigned have, struct error **ret_error)
+{
+    if (have & MICROVM && have & (CPUS_GROW | MEMORY_GROWS))
+        return error_set(ret_error, ERROR_UNSUPPORTED, 0, "a microvm cannot grow");
+    return 0;
 }
 
 static int conditions(const struct hyper_spec *spec, unsigned *ret, struct error **ret_error)
@@ -123,14 +161,15 @@ static int conditions(const struct hyper_spec *spec, unsigned *ret, struct error
     /* QEMU's options are separated by commas, its kernel's words by spaces. */
     if (strpbrk(spec->vm, ", "))
         return error_set(ret_error, ERROR_INVALID, 0, "'%s' is not an id of a VM", spec->vm);
-    *ret = machine | accel | (spec->cpus == 1 ? ONE_CPU : MANY_CPUS);
-    return 0;
+    *ret = machine | accel | (spec->cpus == 1 ? ONE_CPU : MANY_CPUS) | conditions_of_origin(spec);
+    return growth_check(spec, *ret, ret_error);
 }
 
 int qemu_args_build(const struct hyper_spec *spec, unsigned tsc_khz, char ***ret,
                     struct error **ret_error)
 {
     CLEANUP_FREE char *tsc = tsc_khz ? str_printf("tsc_early_khz=%u ", tsc_khz) : xstrdup("");
+    uint64_t memory = spec->origin == HYPER_COLD ? spec->memory_bytes : spec->layout.base_bytes;
     unsigned have = 0;
     if (conditions(spec, &have, ret_error) < 0)
         return -1;
@@ -141,14 +180,20 @@ int qemu_args_build(const struct hyper_spec *spec, unsigned tsc_khz, char ***ret
         .bus = have & Q35 ? "pci" : "device",
         /* A microvm without ACPI's power button ends by a reset. */
         .reboot = have & MICROVM ? "reboot=t " : "",
-        .cpus = spec->cpus,
-        .memory_kib = spec->memory_bytes >> 10,
+        .cpus = qemu_cpus_at_start(spec),
+        .cpus_max = spec->layout.cpus_max,
+        .memory_kib = memory >> 10,
+        .memory_max_kib = spec->layout.memory_max_bytes >> 10,
+        .more_kib = have & MEMORY_GROWS ? (spec->layout.memory_max_bytes - memory) >> 10 : 0,
+        .share = spec->origin == HYPER_CLONE ? "off" : "on",
         .tb_mib = TB_CACHE_MIB,
         .monitor_fd = QEMU_FD_MONITOR,
         .agent_fd = QEMU_FD_AGENT,
         .console_fd = QEMU_FD_CONSOLE,
         .kernel_fd = QEMU_FD_KERNEL,
         .initrd_fd = QEMU_FD_INITRD,
+        .memory_fd = QEMU_FD_MEMORY,
+        .slot_size = QEMU_SLOT_SIZE,
     };
     char **args = NULL;
     strv_push(&args, spec->program);

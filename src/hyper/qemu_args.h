@@ -11,9 +11,17 @@ enum {
     QEMU_FD_CONSOLE,
     QEMU_FD_KERNEL,
     QEMU_FD_INITRD,
+    QEMU_FD_MEMORY,
     QEMU_FD_DISK, /* the first one */
     QEMU_FD_MAX = QEMU_FD_DISK + HYPER_BOOT_DISKS_MAX
 };
+
+/* What a guest takes an empty slot for: a file system in it may be as large, and ext4 knows of no
+ * larger one without more than 32 bits for a block's number. */
+#define QEMU_SLOT_SIZE (UINT64_C(16) << 40)
+
+/* Virtual CPUs that are there before it grows. */
+unsigned qemu_cpus_at_start(const struct hyper_spec *spec);
 
 /* tsc_khz: of the host, for guests whose CPU is emulated: they see the host's counter, and may fail
  * to measure it when the host is busy; 0 if it is not known. The vector is the caller's.

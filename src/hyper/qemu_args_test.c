@@ -29,6 +29,23 @@ static struct hyper_spec shape(const char *machine, const char *accel, unsigned 
                                .disk_count = disks};
 }
 
+/* A template of 64 MiB and one CPU, and a clone of it that has been given an image; each q35 can
+ * grow. */
+static struct hyper_spec shape_of_template(const char *machine, const char *accel,
+                                           enum hyper_origin origin)
+{
+    static const struct hyper_disk empty[] = {{"", -1, true}, {"", -1, false}},
+                                   filled[] = {{"image", 10, true}, {"", -1, false}};
+    struct hyper_spec spec = shape(machine, accel, 2);
+    bool grows = str_eq(machine, "q35");
+    spec.origin = origin;
+    spec.layout = (struct hyper_layout){.base_bytes = 64u << 20,
+                                        .memory_max_bytes = grows ? UINT64_C(8) << 30 : 0,
+                                        .cpus_max = grows ? 8 : 0};
+    spec.disks = origin == HYPER_CLONE ? filled : empty;
+    return spec;
+}
+
 static char *text_of(const struct hyper_spec *spec)
 {
     CLEANUP_STRV char **args = NULL;
@@ -71,6 +88,24 @@ static void every_shape_has_its_golden_command_line(void **state)
             }
 }
 
+static void templates_and_clones_have_theirs(void **state)
+{
+    const char *dir = getenv("HUSK_GOLDEN");
+    static const char *const machines[] = {"q35", "microvm"}, *const accels[] = {"kvm", "tcg"};
+    if (!dir)
+        skip();
+    for (int m = 0; m < 2; m++)
+        for (int a = 0; a < 2; a++)
+            for (enum hyper_origin o = HYPER_TEMPLATE; o <= HYPER_CLONE; o++) {
+                struct hyper_spec spec = shape_of_template(machines[m], accels[a], o);
+                CLEANUP_FREE char *path =
+                    str_printf("%s/qemu-%s-%s-%s", dir, machines[m], accels[a],
+                               o == HYPER_CLONE ? "clone" : "template");
+                CLEANUP_FREE char *text = text_of(&spec);
+                golden_compare(path, text);
+            }
+}
+
 static void what_is_not_known_is_refused_by_name(void **state)
 {
     struct error *error = NULL;
@@ -82,16 +117,22 @@ static void what_is_not_known_is_refused_by_name(void **state)
     spec = shape("q35", "xen", 0);
     assert_int_equal(qemu_args_build(&spec, 0, &args, &error), -1);
     assert_string_equal(error->message, "accelerator 'xen' is not known");
-    error_free(error);
+    error_free(take(error));
     spec = shape("q35", "tcg", 0);
     spec.vm = "vm,process=x";
     assert_int_equal(qemu_args_build(&spec, 0, &args, NULL), -1);
+    spec = shape_of_template("microvm", "tcg", HYPER_CLONE);
+    spec.layout.cpus_max = 2;
+    assert_int_equal(qemu_args_build(&spec, 0, &args, &error), -1);
+    assert_string_equal(error->message, "a microvm cannot grow");
+    error_free(error);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_has_its_golden_command_line),
+        cmocka_unit_test(templates_and_clones_have_theirs),
         cmocka_unit_test(what_is_not_known_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -27,9 +27,8 @@ struct qmp {
     struct watch *watch;
     struct timer *timer;
     struct buf in;
-    struct buf out; /* text that waits for the capabilities, or for the socket */
+    struct buf out; /* text that waits for the socket */
     int out_fd;     /* goes with the first byte of out; -1: none */
-    bool ready;     /* the capabilities are agreed */
     bool closed;    /* nothing is read or written any more */
     uint64_t last_id;
     size_t pending_count;
@@ -220,7 +219,7 @@ static ssize_t send_with_fd(int sock, const void *data, size_t size, int fd)
 
 static void qmp_flush(struct qmp *qmp)
 {
-    while (qmp->ready && !qmp->closed && qmp->out.len) {
+    while (!qmp->closed && qmp->out.len) {
         ssize_t n = send_with_fd(qmp->fd, qmp->out.data, qmp->out.len, qmp->out_fd);
         if (n < 0 && errno == EINTR)
             continue;
@@ -236,7 +235,7 @@ static void qmp_flush(struct qmp *qmp)
     if (!qmp->out.len)
         buf_release(&qmp->out);
     if (!qmp->closed)
-        watch_set(qmp->watch, WATCH_READ | (qmp->ready && qmp->out.len ? WATCH_WRITE : 0));
+        watch_set(qmp->watch, WATCH_READ | (qmp->out.len ? WATCH_WRITE : 0));
 }
 
 static void put_command(struct qmp *qmp, const char *name, json_t *arguments, uint64_t id)
@@ -277,24 +276,11 @@ void qmp_send(struct qmp *qmp, const char *command, json_t *arguments, int fd, q
 
 /* ---- reading -------------------------------------------------------------------------------- */
 
-/* The answer to the greeting goes ahead of what is queued. */
-static void capabilities_send(struct qmp *qmp)
-{
-    static const char text[] = "{\"execute\":\"qmp_capabilities\",\"id\":0}\n";
-    if (send_with_fd(qmp->fd, text, sizeof(text) - 1, -1) != (ssize_t)sizeof(text) - 1)
-        qmp_break(qmp, 0, "it takes no command");
-}
-
 static void answer_came(struct qmp *qmp, const struct qmp_message *m)
 {
-    if (!qmp->ready && m->kind == QMP_RETURN && !m->id) {
-        qmp->ready = true;
-        qmp_flush(qmp);
-        return;
-    }
     struct command *c = pending_take(qmp, m->id);
     if (!c)
-        return; /* its deadline has passed */
+        return; /* its deadline has passed, or it agrees to the capabilities */
     timer_arm(qmp);
     if (m->kind == QMP_RETURN)
         command_finish(c, m->data, NULL);
@@ -304,10 +290,10 @@ static void answer_came(struct qmp *qmp, const struct qmp_message *m)
 
 static void message_came(struct qmp *qmp, const struct qmp_message *m)
 {
-    if (m->kind == QMP_GREETING)
-        capabilities_send(qmp);
-    else if (m->kind == QMP_EVENT)
+    if (m->kind == QMP_EVENT)
         qmp->events->event(m->text, m->data, qmp->arg);
+    else if (m->kind == QMP_GREETING)
+        qmp->events->event(QMP_EVENT_GREETING, NULL, qmp->arg);
     else
         answer_came(qmp, m);
 }
@@ -387,5 +373,7 @@ struct qmp *qmp_new(struct loop *loop, int fd, const struct qmp_events *events, 
     qmp->pending_end = &qmp->pending;
     qmp->timer = timer_new(loop, deadline_passed, qmp);
     qmp->watch = watch_new(loop, fd, WATCH_READ, socket_ready, qmp);
+    buf_append_str(&qmp->out, "{\"execute\":\"qmp_capabilities\",\"id\":0}\n");
+    qmp_flush(qmp);
     return qmp;
 }

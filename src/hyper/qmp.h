@@ -1,8 +1,8 @@
 /* A client of QEMU's monitor protocol (docs/interop/qmp-spec.txt of QEMU 7.2): commands with ids
  * and deadlines, events, descriptors sent along.
  *
- * Commands may be sent at once; they wait until the greeting has come and the capabilities are
- * agreed. Each is answered exactly once, also when the connection ends.
+ * Commands may be sent at once, before QEMU even runs: it finds them in the socket, behind our
+ * agreement to its capabilities. Each is answered exactly once, also when the connection ends.
  */
 #ifndef HUSK_HYPER_QMP_H
 #define HUSK_HYPER_QMP_H
@@ -37,6 +37,9 @@ int qmp_message_parse(const char *line, size_t size, struct qmp_message *ret,
 void qmp_message_done(struct qmp_message *m);
 
 struct qmp;
+
+/* The greeting is handed on as an event of this name: no event of QEMU has small letters. */
+#define QMP_EVENT_GREETING "greeting"
 
 struct qmp_events {
     void (*event)(const char *name, const json_t *data, void *arg);

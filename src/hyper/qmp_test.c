@@ -106,13 +106,15 @@ static struct scene *scene_new(void)
     return s;
 }
 
+/* What the client says before QEMU runs is read now. */
 static void greet(struct scene *s)
 {
     char text[256];
-    say(s, "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
-    loop_run(s->loop);
     hear(s, text, sizeof(text));
     assert_string_equal(text, "{\"execute\":\"qmp_capabilities\",\"id\":0}\n");
+    say(s, "{\"QMP\": {\"version\": {}, \"capabilities\": []}}\r\n");
+    loop_run(s->loop);
+    assert_string_equal(s->event, QMP_EVENT_GREETING);
     say(s, "{\"return\": {}, \"id\": 0}\r\n");
 }
 
@@ -128,16 +130,18 @@ static void scene_free(struct scene *s)
     free(s);
 }
 
-static void commands_wait_for_the_capabilities_and_carry_their_descriptor(void **state)
+static void commands_are_there_before_qemu_is_and_carry_their_descriptor(void **state)
 {
     struct scene *s = scene_new();
     char text[256];
+    s->alone = true;
     qmp_send(s->qmp, "add-fd", NULL, 0, answered, s);
-    greet(s);
-    loop_run(s->loop);
     hear(s, text, sizeof(text));
-    assert_string_equal(text, "{\"execute\":\"add-fd\",\"id\":1}\n");
+    assert_string_equal(text, "{\"execute\":\"qmp_capabilities\",\"id\":0}\n"
+                              "{\"execute\":\"add-fd\",\"id\":1}\n");
     assert_true(s->fd_came);
+    s->alone = false;
+    say(s, "{\"return\": {}, \"id\": 0}\r\n");
     say(s, "{\"return\": {\"fdset-id\": 1}, \"id\": 1}\r\n");
     loop_run(s->loop);
     assert_int_equal(s->done, 1);
@@ -193,7 +197,7 @@ static void nonsense_ends_the_connection(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(commands_wait_for_the_capabilities_and_carry_their_descriptor),
+        cmocka_unit_test(commands_are_there_before_qemu_is_and_carry_their_descriptor),
         cmocka_unit_test(answers_are_told_apart_from_events_and_errors),
         cmocka_unit_test(open_commands_fail_when_the_connection_ends),
         cmocka_unit_test(nonsense_ends_the_connection),

@@ -86,11 +86,12 @@ void exec_free(struct exec *e);
 typedef void disk_done(struct keeper *k, const struct error *error, void *arg);
 
 /* Opens VM_BOOT's "ro:PATH" and "rw:PATH" and remembers them as virtio disks; the descriptors in
- * `ret` are the caller's. */
+ * `ret` are the caller's. In a template or a clone they go into slots, as long as there are any;
+ * the rest is left to disk_plug(). */
 int disks_boot(struct keeper *k, const char *const *disks, struct hyper_disk *ret,
                unsigned *ret_count, struct error **ret_error);
-/* The disk of a file, plugged in first if need be. *ret holds a reference from now on; `done`
- * comes later, or now if the disk is there. */
+/* The disk of a file, plugged into a slot or as a SCSI disk first if need be. *ret holds a
+ * reference from now on; `done` comes later, or now if the disk is there. */
 void disk_plug(struct keeper *k, const char *path, bool read_only, struct disk **ret,
                disk_done *done, void *arg);
 /* Gives the reference back; the last one unplugs. `done` (may be NULL) comes later, or now. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -21,6 +22,22 @@ void control_reply(struct keeper *k, uint32_t seq, const struct error *error)
 {
     struct wire_reply reply = wire_reply_from(seq, error);
     control_send(k, WIRE_REPLY, &reply);
+}
+
+void control_reply_value(struct keeper *k, uint32_t seq, uint64_t value)
+{
+    struct wire_reply reply = wire_reply_from(seq, NULL);
+    reply.value = value;
+    control_send(k, WIRE_REPLY, &reply);
+}
+
+void control_mark(struct keeper *k, const char *ctr, const char *name)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    CLEANUP_FREE char *mark = str_printf("%s=%lld%09ld", name, (long long)now.tv_sec, now.tv_nsec);
+    const char *const marks[] = {mark, NULL};
+    control_send(k, WIRE_TIMING, &(struct wire_timing){.ctr = ctr, .marks = marks});
 }
 
 void control_event(struct keeper *k, unsigned level, const char *reason, const char *message)
@@ -50,6 +67,7 @@ union message {
     struct wire_vm_off vm_off;
     struct wire_snapshot snapshot;
     struct wire_dismiss dismiss;
+    struct wire_vm_freeze vm_freeze;
 };
 
 /* One message that is being handled. A handler that returns -1 has its error replied; one that
@@ -68,7 +86,7 @@ static int on_hello(struct call *c, struct error **ret_error)
 
 static int on_vm_boot(struct call *c, struct error **ret_error)
 {
-    return vm_boot(c->k, &c->m->vm_boot, ret_error);
+    return vm_boot(c->k, &c->m->vm_boot, c->fd, ret_error);
 }
 
 static int on_pod_place(struct call *c, struct error **ret_error)
@@ -182,6 +200,11 @@ static int on_vm_off(struct call *c, struct error **ret_error)
     return vm_off(c->k, c->m->vm_off.seq, c->m->vm_off.grace_ms, ret_error);
 }
 
+static int on_vm_freeze(struct call *c, struct error **ret_error)
+{
+    return template_freeze(c->k, &c->m->vm_freeze, ret_error);
+}
+
 static int on_snapshot(struct call *call, struct error **ret_error)
 {
     struct keeper *k = call->k;
@@ -238,6 +261,7 @@ static const struct handler {
     {WIRE_VM_PAUSE, true, on_vm_pause},
     {WIRE_VM_RESUME, true, on_vm_resume},
     {WIRE_VM_OFF, true, on_vm_off},
+    {WIRE_VM_FREEZE, true, on_vm_freeze},
     {WIRE_SNAPSHOT, true, on_snapshot},
     {WIRE_DISMISS, false, on_dismiss},
 };

@@ -12,6 +12,14 @@
 /*  PLUGGING ──► READY ──► UNPLUGGING ──► (freed, or PLUGGING again if it is wanted meanwhile) */
 enum disk_state { DISK_PLUGGING, DISK_READY, DISK_UNPLUGGING };
 
+enum disk_place {
+    PLACE_NONE,
+    PLACE_BOOT, /* there from the start; cannot be unplugged: if it is writable its file is let go
+                 * of instead, and its place is lost */
+    PLACE_SLOT, /* of a clone: its file is let go of, and another can come */
+    PLACE_SCSI,
+};
+
 struct waiter {
     struct waiter *next;
     struct disk **slot; /* emptied if the disk does not come; NULL: waits for the unplugging */
@@ -25,8 +33,8 @@ struct disk {
     char *path;
     char *address;
     bool read_only;
-    bool from_boot; /* cannot be unplugged: if it is writable its file is let go of instead */
-    unsigned lun;   /* from boot: its number */
+    enum disk_place place;
+    unsigned number; /* of its kind */
     unsigned refs;
     enum disk_state state;
     struct waiter *waiters;
@@ -78,30 +86,85 @@ static int file_open(const char *path, bool read_only, int *ret, struct error **
     return *ret >= 0 ? 0 : error_set(ret_error, ERROR_IO, errno, "disk '%s'", path);
 }
 
+/* A place that no disk has; -1 if there is none. */
+static int place_find(const struct keeper *k, enum disk_place place, unsigned from, unsigned to)
+{
+    const struct disk *d;
+    for (unsigned i = from; i < to; i++) {
+        bool taken = false;
+        DL_FOREACH(k->disks, d)
+            taken |= d->place == place && d->number == i;
+        if (!taken)
+            return (int)i;
+    }
+    return -1;
+}
+
+/* Gives the disk a slot if one is free. */
+static bool slot_take(struct disk *d)
+{
+    struct keeper *k = d->keeper;
+    int slot = k->mode == WIRE_BOOT_COLD ? -1
+               : d->read_only            ? place_find(k, PLACE_SLOT, 0, HYPER_SLOTS_READ_ONLY)
+                              : place_find(k, PLACE_SLOT, HYPER_SLOTS_READ_ONLY, HYPER_SLOTS);
+    if (slot < 0)
+        return false;
+    d->place = PLACE_SLOT;
+    d->number = (unsigned)slot;
+    d->address = str_printf("virtio:d%d", slot);
+    return true;
+}
+
 /* ---- at boot -------------------------------------------------------------------------------- */
+
+static int spec_parse(struct keeper *k, const char *spec, const char **ret_path,
+                      bool *ret_read_only, struct error **ret_error)
+{
+    *ret_read_only = str_starts(spec, "ro:");
+    *ret_path = spec + strlen("ro:");
+    if (!*ret_read_only && !str_starts(spec, "rw:"))
+        return error_set(ret_error, ERROR_INVALID, 0, "'%s' is not a disk", spec);
+    if (disk_find(k, *ret_path))
+        return error_set(ret_error, ERROR_INVALID, 0, "disk '%s' is there twice", *ret_path);
+    return 0;
+}
+
+static void slots_begin(struct hyper_disk *ret, unsigned *ret_count)
+{
+    for (unsigned i = 0; i < HYPER_SLOTS; i++)
+        ret[i] = (struct hyper_disk){.fd = -1, .read_only = i < HYPER_SLOTS_READ_ONLY};
+    *ret_count = HYPER_SLOTS;
+}
 
 int disks_boot(struct keeper *k, const char *const *disks, struct hyper_disk *ret,
                unsigned *ret_count, struct error **ret_error)
 {
+    bool slots = k->mode != WIRE_BOOT_COLD;
+    if (slots)
+        slots_begin(ret, ret_count);
     STRV_FOREACH(spec, disks) {
-        bool read_only = str_starts(*spec, "ro:");
-        const char *path = *spec + 3;
-        if (*ret_count == HYPER_BOOT_DISKS_MAX)
-            return error_set(ret_error, ERROR_LIMIT, 0, "more than %d disks", HYPER_BOOT_DISKS_MAX);
-        if (!read_only && !str_starts(*spec, "rw:"))
-            return error_set(ret_error, ERROR_INVALID, 0, "'%s' is not a disk", *spec);
-        if (disk_find(k, path))
-            return error_set(ret_error, ERROR_INVALID, 0, "disk '%s' is there twice", path);
+        const char *path = NULL;
+        bool read_only;
         int fd;
+        if (spec_parse(k, *spec, &path, &read_only, ret_error) < 0)
+            return -1;
+        if (!slots && *ret_count == HYPER_BOOT_DISKS_MAX)
+            return error_set(ret_error, ERROR_LIMIT, 0, "more than %d disks", HYPER_BOOT_DISKS_MAX);
         if (file_open(path, read_only, &fd, ret_error) < 0)
             return -1;
         struct disk *d = disk_new(k, path, read_only);
-        d->from_boot = true;
-        d->lun = *ret_count;
         d->state = DISK_READY;
-        d->address = str_printf("virtio:d%u", *ret_count);
-        ret[(*ret_count)++] =
-            (struct hyper_disk){.path = d->path, .fd = fd, .read_only = read_only};
+        if (slots && !slot_take(d)) {
+            close(fd);
+            disk_free(d);
+            continue;
+        }
+        if (!slots) {
+            d->place = PLACE_BOOT;
+            d->number = (*ret_count)++;
+            d->address = str_printf("virtio:d%u", d->number);
+        }
+        ret[d->number] = (struct hyper_disk){.path = d->path, .fd = fd, .read_only = read_only};
     }
     return 0;
 }
@@ -157,23 +220,21 @@ static void disk_plugged(const struct error *error, void *arg)
     waiters_answer(k, list, wrapped);
 }
 
-static int lun_find(struct keeper *k, unsigned *ret, struct error **ret_error)
+static int place_take(struct disk *d, struct error **ret_error)
 {
-    bool taken[HYPER_HOT_DISKS_MAX] = {false};
-    struct disk *d;
-    DL_FOREACH(k->disks, d)
-        if (!d->from_boot && d->address)
-            taken[d->lun] = true;
-    for (unsigned i = 0; i < HYPER_HOT_DISKS_MAX; i++)
-        if (!taken[i]) {
-            *ret = i;
-            return 0;
-        }
-    return error_set(ret_error, ERROR_LIMIT, 0, "more than %d disks plugged in",
-                     HYPER_HOT_DISKS_MAX);
+    if (slot_take(d))
+        return 0;
+    int lun = place_find(d->keeper, PLACE_SCSI, 0, HYPER_HOT_DISKS_MAX);
+    if (lun < 0)
+        return error_set(ret_error, ERROR_LIMIT, 0, "more than %d disks plugged in",
+                         HYPER_HOT_DISKS_MAX);
+    d->place = PLACE_SCSI;
+    d->number = (unsigned)lun;
+    d->address = str_printf("scsi:%d", lun);
+    return 0;
 }
 
-/* Needs a new LUN each time it is called. */
+/* Needs a new place each time it is called. */
 static void disk_insert(struct disk *d)
 {
     struct keeper *k = d->keeper;
@@ -183,15 +244,19 @@ static void disk_insert(struct disk *d)
     d->state = DISK_PLUGGING;
     if (!k->hyper || k->hyper_reason)
         error_set(&error, ERROR_STATE, 0, "the VM does not run");
-    else if (lun_find(k, &d->lun, &error) == 0)
-        file_open(d->path, d->read_only, &fd, &error);
+    else if (file_open(d->path, d->read_only, &fd, &error) == 0)
+        place_take(d, &error);
     if (error) {
+        if (fd >= 0)
+            close(fd);
         disk_plugged(error, d);
         return;
     }
-    d->address = str_printf("scsi:%u", d->lun);
     struct hyper_disk spec = {.path = d->path, .fd = fd, .read_only = d->read_only};
-    k->ops->disk_add(k->hyper, d->lun, &spec, disk_plugged, d);
+    if (d->place == PLACE_SLOT)
+        k->ops->disk_put(k->hyper, d->number, &spec, disk_plugged, d);
+    else
+        k->ops->disk_add(k->hyper, d->number, &spec, disk_plugged, d);
     close(fd);
 }
 
@@ -230,11 +295,11 @@ static void disk_unplugged(const struct error *error, void *arg)
     bool wanted = d->refs > 0;
 
     d->state = DISK_READY; /* if it did not go, it can be used again */
-    d->from_boot = d->from_boot && error;
     if (error && wanted) {
         disk_plugged(NULL, d);
     } else if (wanted) {
         str_set(&d->address, NULL);
+        d->place = PLACE_NONE;
         disk_insert(d);
     } else if (!error) {
         disk_free(d);
@@ -257,15 +322,15 @@ void disk_release(struct keeper *k, struct disk *d, disk_done *done, void *arg)
     bool vm_runs = k->hyper && !k->hyper_reason;
     assert(d->refs > 0);
     d->refs--;
-    if (d->refs || (d->from_boot && d->read_only) || !vm_runs) {
+    if (d->refs || (d->place == PLACE_BOOT && d->read_only) || !vm_runs) {
         if (done)
             done(k, NULL, arg);
         return;
     }
     waiter_add(d, NULL, done, arg);
     d->state = DISK_UNPLUGGING;
-    if (d->from_boot)
-        k->ops->disk_forget(k->hyper, d->lun, disk_unplugged, d);
+    if (d->place == PLACE_SCSI)
+        k->ops->disk_del(k->hyper, d->number, disk_unplugged, d);
     else
-        k->ops->disk_del(k->hyper, d->lun, disk_unplugged, d);
+        k->ops->disk_forget(k->hyper, d->number, disk_unplugged, d);
 }

@@ -48,6 +48,17 @@ static void fake_done(struct hyper *h, hyper_done *done, void *arg)
     done(NULL, arg);
 }
 
+static void fake_grow(struct hyper *h, uint64_t memory_bytes, unsigned cpus, hyper_done *done,
+                      void *arg)
+{
+    done(NULL, arg);
+}
+
+static void fake_freeze(struct hyper *h, int fd, hyper_done *done, void *arg)
+{
+    done(NULL, arg);
+}
+
 static void fake_kill(struct hyper *h)
 {
     ((struct fixture *)h)->killed = true;
@@ -67,7 +78,10 @@ static const struct hyper_ops fake_ops = {
     .start = fake_start,
     .disk_add = fake_disk_add,
     .disk_del = fake_disk_del,
+    .disk_put = fake_disk_add,
     .disk_forget = fake_disk_del,
+    .grow = fake_grow,
+    .freeze = fake_freeze,
     .pause = fake_done,
     .resume = fake_done,
     .quit = fake_kill,
@@ -193,7 +207,7 @@ void fixture_init(struct fixture *f)
     f->turn = timer_new(f->loop, turn_over, f);
     f->k = keeper_new(f->loop, "vm-test", -1);
     f->k->ops = &fake_ops;
-    vm_boot(f->k, &boot, NULL);
+    vm_boot(f->k, &boot, -1, NULL);
     fixture_say(f, WIRE_HELLO, 0, &hello);
     fixture_turn(f);
 }

@@ -1,11 +1,16 @@
 /* The agent in the guest: requests to it, and what it says, which may all be hostile. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <sys/random.h>
 #include <utlist.h>
 
 #include "base/log.h"
 #include "base/str.h"
 #include "keeper/container.h"
 #include "keeper/stream.h"
+
+enum { UUID_SIZE = 37 }; /* with its NUL */
 
 struct guest_request {
     struct guest_request *next;
@@ -98,6 +103,40 @@ void guest_request(struct keeper *k, unsigned type, uint32_t stream, void *messa
     timer_arm(k);
 }
 
+static void random_fill(void *ret, size_t size)
+{
+    if (getrandom(ret, size, 0) != (ssize_t)size)
+        log_error("the host gives no random bytes: %s", strerror(errno));
+}
+
+/* RFC 9562, version 4. */
+static void uuid_make(char ret[UUID_SIZE])
+{
+    uint8_t b[16];
+    char hex[2 * sizeof(b) + 1];
+    random_fill(b, sizeof(b));
+    b[6] = (b[6] & 0x0f) | 0x40;
+    b[8] = (b[8] & 0x3f) | 0x80;
+    str_hex(hex, b, sizeof(b));
+    snprintf(ret, UUID_SIZE, "%.8s-%.4s-%.4s-%.4s-%.12s", hex, hex + 8, hex + 12, hex + 16,
+             hex + 20);
+}
+
+void guest_awake(struct keeper *k, guest_done *done)
+{
+    uint8_t entropy[ENTROPY_SIZE], id[16];
+    char machine_id[2 * sizeof(id) + 1], boot_id[UUID_SIZE];
+    struct wire_awake m = {.time_ns = realtime_ns(),
+                           .entropy = {entropy, sizeof(entropy)},
+                           .machine_id = machine_id,
+                           .boot_id = boot_id};
+    random_fill(entropy, sizeof(entropy));
+    random_fill(id, sizeof(id));
+    str_hex(machine_id, id, sizeof(id));
+    uuid_make(boot_id);
+    guest_request(k, WIRE_AWAKE, 0, &m, done, k);
+}
+
 void guest_cancel(struct keeper *k, const void *arg)
 {
     struct guest_request *r;
@@ -133,8 +172,8 @@ union message {
 
 static void on_hello(struct keeper *k, struct stream *s, const union message *m)
 {
-    if (k->state == WIRE_VM_BOOTING)
-        vm_ready(k);
+    if (k->state == WIRE_VM_BOOTING && !k->waking)
+        vm_greeted(k);
     else
         vm_break(k, "the guest's agent was started anew");
 }
@@ -258,10 +297,13 @@ static void link_closed(struct conn *conn, const struct error *why, void *arg)
 
 static const struct conn_ops link_ops = {link_frame, link_closed, link_drained};
 
-void guest_connect(struct keeper *k, int fd)
+void guest_connect(struct keeper *k, int fd, bool cloned)
 {
     if (!k->request_timer)
         k->request_timer = timer_new(k->loop, requests_late, k);
     k->guest = conn_new(k->loop, fd, &link_ops, k);
-    conn_send_hello(k->guest, "keeper");
+    if (cloned)
+        conn_resume(k->guest);
+    else
+        conn_send_hello(k->guest, "keeper");
 }

@@ -38,6 +38,19 @@ int ask_add(struct keeper *k, struct ask **asks, uint32_t seq, struct error **re
     return 0;
 }
 
+void ask_answer_value(struct keeper *k, struct ask **asks, uint64_t value)
+{
+    struct ask *a;
+    LL_FOREACH(*asks, a)
+        if (a->connection == k->connection)
+            control_reply_value(k, a->seq, value);
+    while (*asks) {
+        a = *asks;
+        LL_DELETE(*asks, a);
+        free(a);
+    }
+}
+
 void ask_answer(struct keeper *k, struct ask **asks, const struct error *error)
 {
     struct ask *list = take(*asks);
@@ -67,6 +80,7 @@ struct keeper *keeper_new(struct loop *loop, const char *vm, int listener)
     k->vm = xstrdup(vm);
     k->pod = xstrdup("");
     k->ops = &hyper_qemu;
+    k->state_fd = -1;
     k->listener = listener;
     k->exits_fd = open(EXITS_FILE, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (k->exits_fd < 0)
@@ -123,6 +137,8 @@ void keeper_free(struct keeper *k)
         close(k->listener);
     if (k->exits_fd >= 0)
         close(k->exits_fd);
+    if (k->state_fd >= 0)
+        close(k->state_fd);
     loop_set_turn_end(k->loop, NULL, NULL);
     free(k->vm);
     free(k->pod);

@@ -35,6 +35,7 @@ enum {
     EXECS_REMEMBERED = 256, /* that have ended, for SNAPSHOT */
     ASKS_MAX = 32,          /* of one kind that wait for the same thing */
     GUEST_REQUESTS_MAX = 512,
+    ENTROPY_SIZE = 64,              /* bytes that a guest is given */
     GUEST_LINES_MAX = 1000,         /* of GUEST_LOG in the keeper's own log */
     GUEST_TEXT_MAX = 512,           /* bytes of a text of the guest that is shown to people */
     GUEST_DEADLINE_MS = 30 * 1000,  /* for an answer of the guest */
@@ -82,12 +83,20 @@ struct keeper {
     char *hyper_reason;  /* QEMU has ended, its last output is still read */
     struct console *console;
     struct timer *boot; /* deadline of the guest's hello */
-    struct timer *off;  /* the next, harder step of VM_OFF */
-    bool quitting;      /* QEMU was told to quit: SIGKILL is next */
+    enum wire_boot_mode mode;
+    bool waking;       /* a clone: AWAKE is sent and not answered; requests may follow it */
+    bool grows;        /* same, and it is being given more memory or CPUs */
+    struct timer *off; /* the next, harder step of VM_OFF */
+    bool quitting;     /* QEMU was told to quit: SIGKILL is next */
     struct ask *boot_asks, *off_asks, *pause_asks, *place_asks, *leave_asks;
     uint64_t paused_ms; /* when, on the loop's clock */
     char *pod;          /* uid, "" if none is placed */
     char *placing;      /* uid of the pod that moves in now, NULL if none */
+
+    /* template.c */
+    struct ask *freeze_asks;
+    int state_fd; /* the file that takes the template's state; -1: it is not being frozen */
+    bool frozen;  /* and all is written */
 
     /* guest.c */
     struct conn *guest;
@@ -122,6 +131,7 @@ uint64_t realtime_ns(void);
 int ask_add(struct keeper *k, struct ask **asks, uint32_t seq, struct error **ret_error);
 /* Answers all of them; error NULL: done. */
 void ask_answer(struct keeper *k, struct ask **asks, const struct error *error);
+void ask_answer_value(struct keeper *k, struct ask **asks, uint64_t value);
 
 /* ---- control.c ------------------------------------------------------------------------------ */
 
@@ -129,14 +139,19 @@ void control_listen(struct keeper *k);
 /* To huskd, if there is one. */
 void control_send(struct keeper *k, unsigned type, const void *message);
 void control_reply(struct keeper *k, uint32_t seq, const struct error *error);
+void control_reply_value(struct keeper *k, uint32_t seq, uint64_t value);
+/* Tells when something happened on the way to a container's first output: now. `ctr`: NULL if it is
+ * the VM's. */
+void control_mark(struct keeper *k, const char *ctr, const char *name);
 void control_event(struct keeper *k, unsigned level, const char *reason, const char *message);
 
 /* ---- vm.c ----------------------------------------------------------------------------------- */
 
-/* Answers the request later, or returns an error now. */
-int vm_boot(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_error);
+/* Answers the request later, or returns an error now. `memory_fd` (-1: none) stays the caller's. */
+int vm_boot(struct keeper *k, const struct wire_vm_boot *m, int memory_fd,
+            struct error **ret_error);
 /* The guest said hello. */
-void vm_ready(struct keeper *k);
+void vm_greeted(struct keeper *k);
 /* Ends a VM whose guest does what no honest one does; `why` is a sentence. */
 void vm_break(struct keeper *k, const char *why);
 /* These answer the request later, or return an error now. */
@@ -151,8 +166,17 @@ void vm_tell(struct keeper *k);
 void vm_left(struct keeper *k, const struct error *error);
 /* The agent's connection has ended. */
 void vm_link_ended(struct keeper *k, const struct error *why);
-/* ERROR_STATE unless it runs and is not paused. */
+/* ERROR_STATE unless it runs and is not paused, or is a clone that wakes up. */
 int vm_check_usable(const struct keeper *k, struct error **ret_error);
+/* The guest's clock is set to the host's. */
+void vm_set_clock(struct keeper *k);
+
+/* ---- template.c ----------------------------------------------------------------------------- */
+
+/* Answers the request when QEMU is gone, or returns an error now. */
+int template_freeze(struct keeper *k, const struct wire_vm_freeze *m, struct error **ret_error);
+/* QEMU has ended: tells what has become of the freezing. */
+void template_gone(struct keeper *k, const struct error *why);
 
 /* ---- guest.c -------------------------------------------------------------------------------- */
 
@@ -160,9 +184,12 @@ typedef void guest_done(struct keeper *k, const struct error *error, void *arg);
 
 /* A text of the guest as UTF-8 without control characters, cut to GUEST_TEXT_MAX; the caller's. */
 char *guest_text(const char *text);
-void guest_connect(struct keeper *k, int fd);
+/* `cloned`: the guest has greeted another keeper before, and does not say hello. */
+void guest_connect(struct keeper *k, int fd, bool cloned);
 /* A frame from the guest: every byte of it may be hostile. */
 void guest_frame(struct keeper *k, const struct wire_frame *frame);
+/* The first words to the guest of a clone. `done` comes with its answer. */
+void guest_awake(struct keeper *k, guest_done *done);
 /* Sends a request; its `seq` (the first field of each) is set here. `done` may be called at once
  * if it cannot be sent. */
 void guest_request(struct keeper *k, unsigned type, uint32_t stream, void *message,

@@ -6,6 +6,8 @@
  * was on its way is not lost.
  */
 #include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <unistd.h>
@@ -15,8 +17,6 @@
 #include "keeper/console.h"
 #include "keeper/container.h"
 
-enum { ENTROPY_SIZE = 64 };
-
 void vm_tell(struct keeper *k)
 {
     struct wire_vm_state state = {.state = k->state,
@@ -24,7 +24,8 @@ void vm_tell(struct keeper *k)
                                   .pod = k->pod,
                                   .qemu_pid = k->hyper ? k->ops->pid(k->hyper) : 0,
                                   .reason = k->reason,
-                                  .no_hello = k->no_hello};
+                                  .no_hello = k->no_hello,
+                                  .cloned = k->mode == WIRE_BOOT_CLONE};
     control_send(k, WIRE_VM_STATE, &state);
 }
 
@@ -32,8 +33,10 @@ int vm_check_usable(const struct keeper *k, struct error **ret_error)
 {
     if (k->state == WIRE_VM_GONE)
         return error_set(ret_error, ERROR_STATE, 0, "the VM has ended: %s", k->reason);
-    if (k->state != WIRE_VM_READY)
+    if (k->state != WIRE_VM_READY && !k->waking)
         return error_set(ret_error, ERROR_STATE, 0, "the VM does not run yet");
+    if (k->state_fd >= 0)
+        return error_set(ret_error, ERROR_STATE, 0, "the VM is being made a template");
     if (k->turned_off)
         return error_set(ret_error, ERROR_STATE, 0, "the VM is being turned off");
     if (k->paused || k->pause_asks)
@@ -47,6 +50,8 @@ static char *reason_gone(const struct keeper *k)
 {
     if (k->broken)
         return xstrdup(k->broken);
+    if (k->frozen)
+        return xstrdup("it was made a template");
     if (k->turned_off)
         return xstrdup("it was turned off");
     if (k->shut_down)
@@ -68,6 +73,7 @@ static void asks_fail(struct keeper *k, const char *why)
     ask_answer(k, &k->place_asks, error);
     ask_answer(k, &k->leave_asks, error);
     ask_answer(k, &k->off_asks, NULL);
+    template_gone(k, error);
 }
 
 static void vm_gone(struct keeper *k)
@@ -82,7 +88,7 @@ static void vm_gone(struct keeper *k)
     execs_lost(k, ended);
     k->ops->free(take(k->hyper));
     k->state = WIRE_VM_GONE;
-    k->paused = false;
+    k->paused = k->waking = false;
     timer_unset(k->boot);
     timer_unset(k->off);
     str_set(&k->pod, "");
@@ -119,7 +125,15 @@ void vm_halted(struct keeper *k)
     k->ops->kill(k->hyper);
 }
 
-static const struct hyper_events hyper_events = {hyper_gone, hyper_shut_down};
+static void hyper_mark(const char *name, void *arg)
+{
+    struct keeper *k = arg;
+    control_mark(k, NULL, name);
+    if (k->waking && str_eq(name, "running"))
+        vm_set_clock(k); /* AWAKE was written before QEMU even started */
+}
+
+static const struct hyper_events hyper_events = {hyper_gone, hyper_shut_down, hyper_mark};
 
 void vm_link_ended(struct keeper *k, const struct error *why)
 {
@@ -171,12 +185,30 @@ static void off_late(void *arg)
     timer_set(k->off, QUIT_DEADLINE_MS);
 }
 
-static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_error)
+static int state_open(const struct wire_vm_boot *m, int *ret, struct error **ret_error)
 {
+    if (m->mode != WIRE_BOOT_CLONE)
+        return 0;
+    *ret = open(m->state, O_RDONLY | O_CLOEXEC);
+    return *ret >= 0 ? 0 : error_set(ret_error, ERROR_IO, errno, "state '%s'", m->state);
+}
+
+static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memory_fd,
+                       struct error **ret_error)
+{
+    static const enum hyper_origin origins[] = {[WIRE_BOOT_COLD] = HYPER_COLD,
+                                                [WIRE_BOOT_CLONE] = HYPER_CLONE,
+                                                [WIRE_BOOT_TEMPLATE] = HYPER_TEMPLATE};
     struct hyper_disk disks[HYPER_BOOT_DISKS_MAX];
     struct hyper_spec spec = {.vm = k->vm,
                               .machine = m->machine,
                               .accel = m->accel,
+                              .origin = origins[k->mode],
+                              .layout = {.base_bytes = m->base_bytes,
+                                         .memory_max_bytes = m->memory_max_bytes,
+                                         .cpus_max = m->cpus_max},
+                              .memory_fd = memory_fd,
+                              .state_fd = -1,
                               .cpus = m->cpus,
                               .memory_bytes = m->memory_bytes,
                               .program = m->qemu,
@@ -186,20 +218,83 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, struct er
                               .user = m->user,
                               .disks = disks};
     struct hyper_ends ends;
-    int r = disks_boot(k, m->disks, disks, &spec.disk_count, ret_error);
+    int r = state_open(m, &spec.state_fd, ret_error);
+    if (r == 0)
+        r = disks_boot(k, m->disks, disks, &spec.disk_count, ret_error);
     if (r == 0)
         r = k->ops->start(k->loop, &spec, &hyper_events, k, &ends, &k->hyper, ret_error);
     for (unsigned i = 0; i < spec.disk_count; i++)
-        close(disks[i].fd);
+        if (disks[i].fd >= 0)
+            close(disks[i].fd);
+    if (spec.state_fd >= 0)
+        close(spec.state_fd);
     if (r < 0)
         return -1;
+    control_mark(k, NULL, "qemu");
     k->console = console_new(k->loop, ends.console);
-    guest_connect(k, ends.agent);
+    guest_connect(k, ends.agent, k->mode == WIRE_BOOT_CLONE);
     return 0;
 }
 
-int vm_boot(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_error)
+static void vm_ready(struct keeper *k)
 {
+    timer_unset(k->boot);
+    k->state = WIRE_VM_READY;
+    control_mark(k, NULL, "awake");
+    vm_tell(k);
+    ask_answer(k, &k->boot_asks, NULL);
+}
+
+void vm_greeted(struct keeper *k)
+{
+    vm_ready(k);
+}
+
+/* ---- a clone -------------------------------------------------------------------------------- */
+
+static void awoken(struct keeper *k, const struct error *error, void *arg)
+{
+    if (error) {
+        vm_break(k, error_message(error));
+        return;
+    }
+    k->waking = false;
+    vm_set_clock(k);
+    if (!k->grows)
+        vm_ready(k);
+}
+
+static void grown(const struct error *error, void *arg)
+{
+    struct keeper *k = arg;
+    k->grows = false;
+    if (k->hyper_reason)
+        return;
+    if (error)
+        vm_break(k, error_message(error));
+    else if (!k->waking)
+        vm_ready(k);
+}
+
+/* What it says and does first is all in line before QEMU runs. */
+static void clone_begin(struct keeper *k, const struct wire_vm_boot *m)
+{
+    k->waking = k->grows = true;
+    guest_awake(k, awoken);
+    k->ops->grow(k->hyper, m->memory_bytes, m->cpus, grown, k);
+}
+
+static int boot_check(const struct wire_vm_boot *m, struct error **ret_error)
+{
+    if (m->mode > WIRE_BOOT_TEMPLATE)
+        return error_set(ret_error, ERROR_UNSUPPORTED, 0, "no VM starts in mode %u", m->mode);
+    return 0;
+}
+
+int vm_boot(struct keeper *k, const struct wire_vm_boot *m, int memory_fd, struct error **ret_error)
+{
+    if (boot_check(m, ret_error) < 0)
+        return -1;
     if (k->state == WIRE_VM_GONE)
         return error_set(ret_error, ERROR_STATE, 0, "the VM has ended: %s", k->reason);
     if (ask_add(k, &k->boot_asks, m->seq, ret_error) < 0)
@@ -209,10 +304,11 @@ int vm_boot(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_e
     if (k->asked)
         return 0;
     k->asked = true;
+    k->mode = (enum wire_boot_mode)m->mode;
     k->boot = timer_new(k->loop, boot_late, k);
     k->off = timer_new(k->loop, off_late, k);
     CLEANUP_ERROR struct error *error = NULL;
-    if (hyper_begin(k, m, &error) < 0) {
+    if (hyper_begin(k, m, memory_fd, &error) < 0) {
         k->reason = xstrdup(error_message(error));
         k->state = WIRE_VM_GONE;
         vm_tell(k);
@@ -222,15 +318,9 @@ int vm_boot(struct keeper *k, const struct wire_vm_boot *m, struct error **ret_e
     }
     timer_set(k->boot, m->boot_deadline_ms ? m->boot_deadline_ms : BOOT_DEADLINE_MS);
     vm_tell(k);
+    if (k->mode == WIRE_BOOT_CLONE)
+        clone_begin(k, m);
     return 0;
-}
-
-void vm_ready(struct keeper *k)
-{
-    timer_unset(k->boot);
-    k->state = WIRE_VM_READY;
-    vm_tell(k);
-    ask_answer(k, &k->boot_asks, NULL);
 }
 
 /* ---- off, pause ----------------------------------------------------------------------------- */
@@ -257,7 +347,7 @@ int vm_off(struct keeper *k, uint32_t seq, uint32_t grace_ms, struct error **ret
     return 0;
 }
 
-static void guest_clock_set(struct keeper *k)
+void vm_set_clock(struct keeper *k)
 {
     struct wire_set_time m = {.time_ns = realtime_ns()};
     guest_send(k, WIRE_SET_TIME, 0, &m);
@@ -279,7 +369,7 @@ static void resumed(const struct error *error, void *arg)
     struct keeper *k = arg;
     if (!error) {
         k->paused = false;
-        guest_clock_set(k);
+        vm_set_clock(k);
         guest_stretch_deadlines(k, loop_now_ms(k->loop) - k->paused_ms);
         vm_tell(k);
     }
@@ -314,7 +404,7 @@ static void placed(struct keeper *k, const struct error *error, void *arg)
         k->pod = take(k->placing);
         /* What POD_SETUP says of the time is old when a guest under emulation, fresh from its boot,
          * gets to it. Now that it answers it is quick. */
-        guest_clock_set(k);
+        vm_set_clock(k);
         vm_tell(k);
     }
     free(take(k->placing));
@@ -324,8 +414,9 @@ static void placed(struct keeper *k, const struct error *error, void *arg)
 int vm_place(struct keeper *k, const struct wire_pod_place *m, struct error **ret_error)
 {
     uint8_t entropy[ENTROPY_SIZE];
+    /* A clone that wakes up is told the time when its CPUs run. */
     struct wire_pod_setup setup = {.hostname = m->hostname,
-                                   .time_ns = realtime_ns(),
+                                   .time_ns = k->waking ? 0 : realtime_ns(),
                                    .entropy = {entropy, sizeof(entropy)},
                                    .hosts = m->hosts,
                                    .resolv = m->resolv};

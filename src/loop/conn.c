@@ -190,6 +190,14 @@ void conn_send_hello(struct conn *c, const char *role)
     conn_queued(c, before);
 }
 
+void conn_resume(struct conn *c)
+{
+    size_t before = c->out.len;
+    c->greeted = c->decoder.synced = true;
+    buf_append(&c->out, WIRE_MAGIC, WIRE_MAGIC_SIZE);
+    conn_queued(c, before);
+}
+
 void conn_send(struct conn *c, unsigned type, uint32_t stream, const void *message)
 {
     size_t before = c->out.len;

@@ -112,6 +112,9 @@ enum {
  * HELLO are expected first and checked here (the HELLO frame is still handed on). */
 struct conn *conn_new(struct loop *loop, int fd, const struct conn_ops *ops, void *arg);
 void conn_send_hello(struct conn *conn, const char *role);
+/* Instead of that: the peer was greeted by somebody in whose place we are now (as the guest of a
+ * template was), and will not say hello again. It is sent the magic, and no more. */
+void conn_resume(struct conn *conn);
 /* Queues a message (a struct wire_… of that type). Written in this turn if the socket takes it. */
 void conn_send(struct conn *conn, unsigned type, uint32_t stream, const void *message);
 /* The same with a descriptor, which is closed here once it is sent. */
