@@ -6,15 +6,17 @@
 #include "exec/accel.h"
 #include "exec/exec_int.h"
 
+/* `asked` and `done`: marks of a container's way to its start. */
 static const struct {
     void (*act)(struct task *task);
+    const char *asked, *done;
 } actors[EFFECT_COUNT] = {
-    [EFFECT_MAKE_LAYER] = {act_make_layer},
+    [EFFECT_MAKE_LAYER] = {act_make_layer, "stored", "layer"},
     [EFFECT_REMOVE_FILES] = {act_remove_files},
-    [EFFECT_VM_SPAWN] = {act_vm_spawn},
+    [EFFECT_VM_SPAWN] = {act_vm_spawn, "vm-asked", "vm"},
     [EFFECT_VM_REHEARSE] = {act_vm_rehearse},
-    [EFFECT_POD_PLACE] = {act_pod_place},
-    [EFFECT_CTR_RUN] = {act_ctr_run},
+    [EFFECT_POD_PLACE] = {act_pod_place, "place-asked", "placed"},
+    [EFFECT_CTR_RUN] = {act_ctr_run, "run-asked", "running"},
     [EFFECT_CTR_STOP] = {act_ctr_stop},
     [EFFECT_CTR_KILL] = {act_ctr_kill},
     [EFFECT_CTR_DROP] = {act_ctr_drop},
@@ -26,6 +28,76 @@ static const struct {
     [EFFECT_IMAGE_FILES] = {act_image_files},
     [EFFECT_TIMER] = {NULL}, /* its timer is all that it is */
 };
+
+enum { TIMING_AGO_MAX_NS = 1000000000 }; /* a request that is older waited for something else */
+
+/* ---- timing --------------------------------------------------------------------------------- */
+
+void timing_of_pod(struct exec *exec, const struct pod *pod, const char *name)
+{
+    uint64_t now_ns = timing_now_ns();
+    POD_FOREACH_CTR(ctr, pod)
+        timing_add(exec->timing, ctr->id, name, now_ns);
+}
+
+void exec_start_asked(struct exec *exec, const struct pod *pod)
+{
+    uint64_t now_ns = timing_now_ns();
+    POD_FOREACH_CTR(ctr, pod)
+        timing_start(exec->timing, ctr->id, now_ns);
+}
+
+/* Of a container, of its pod, or of the pod in its VM. */
+static void timing_of_effect(struct exec *exec, struct token token, const char *name)
+{
+    const struct container *ctr = token.noun == NOUN_CTR ? world_ctr(exec->world, token.ref) : NULL;
+    const struct vm *vm = token.noun == NOUN_VM ? world_vm(exec->world, token.ref) : NULL;
+    const struct pod *pod = vm                       ? world_pod(exec->world, vm->pod)
+                            : token.noun == NOUN_POD ? world_pod(exec->world, token.ref)
+                                                     : NULL;
+    if (ctr && name)
+        timing_add(exec->timing, ctr->id, name, timing_now_ns());
+    else if (pod && name)
+        timing_of_pod(exec, pod, name);
+}
+
+/* A container's record begins with the request that made it, or when it is started again by its
+ * policy. */
+static void timing_begins(struct exec *exec, struct token token)
+{
+    const struct container *ctr = token.noun == NOUN_CTR ? world_ctr(exec->world, token.ref) : NULL;
+    struct timespec now;
+    if (!ctr || (token.kind != EFFECT_MAKE_LAYER && token.kind != EFFECT_CTR_RUN))
+        return;
+    if (token.kind == EFFECT_CTR_RUN) {
+        timing_again(exec->timing, ctr->id, "restart", timing_now_ns());
+        return;
+    }
+    clock_gettime(CLOCK_REALTIME, &now);
+    int64_t ago_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec - ctr->created_ns;
+    timing_begin(exec->timing, ctr->id, "create",
+                 timing_now_ns() -
+                     (ago_ns > 0 && ago_ns < TIMING_AGO_MAX_NS ? (uint64_t)ago_ns : 0));
+}
+
+static void timing_tell(struct exec *exec, struct token token)
+{
+    const struct container *ctr = world_ctr(exec->world, token.ref);
+    const struct pod *pod = ctr ? world_pod(exec->world, ctr->pod) : NULL;
+    CLEANUP_BUF struct buf text = {0};
+    if (!pod)
+        return;
+    timing_runs(exec->timing, ctr->id);
+    buf_printf(&text, "container '%s', milliseconds: ", ctr->spec.name);
+    timing_describe(exec->timing, ctr->id, &text);
+    CLEANUP_FREE char *message = buf_take_str(&text);
+    core_vm_event(exec_core(exec), pod->vm, "Timing", message);
+}
+
+const struct timing *exec_timing(const struct exec *exec)
+{
+    return exec->timing;
+}
 
 /* ---- tasks ---------------------------------------------------------------------------------- */
 
@@ -58,9 +130,13 @@ void task_done(struct task *task, const struct error *error, const struct effect
     struct exec *exec = task->exec;
     struct token token = task->effect.token;
     task_free(task);
+    if (!error)
+        timing_of_effect(exec, token, actors[token.kind].done);
     if (exec->hooks.completed)
         exec->hooks.completed(token, exec->hooks.arg);
     core_done(exec_core(exec), token, error, result);
+    if (token.kind == EFFECT_CTR_RUN && !error)
+        timing_tell(exec, token);
 }
 
 void task_answered(const struct error *error, uint64_t value, void *arg)
@@ -101,6 +177,8 @@ void exec_act(struct exec *exec, const struct effect *effect)
     task->effect = *effect;
     task->timer = timer_new(exec->loop, task_time, task);
     DL_APPEND(exec->tasks, task);
+    timing_begins(exec, effect->token);
+    timing_of_effect(exec, effect->token, actors[effect->token.kind].asked);
     timer_set(task->timer,
               effect->token.kind == EFFECT_TIMER ? effect->delay_ms : effect->deadline_ms);
     if (actors[effect->token.kind].act)
@@ -171,6 +249,7 @@ struct exec *exec_new(struct loop *loop, struct world *world, struct core *core,
     exec->config = *config;
     exec->hooks = *hooks;
     exec->pool = pool_new(exec);
+    exec->timing = timing_new();
     return exec;
 }
 
@@ -189,6 +268,7 @@ void exec_free(struct exec *exec)
     while (exec->links)
         link_free(exec->links);
     parked_free_all(exec);
+    timing_free(exec->timing);
     free(exec->kvm_refused);
     free(exec);
 }

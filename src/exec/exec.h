@@ -17,6 +17,7 @@
 #include <stdint.h>
 
 #include "core/core.h"
+#include "exec/timing.h"
 #include "loop/loop.h"
 
 enum {
@@ -104,6 +105,13 @@ int exec_resize(struct exec *exec, struct ref pod, const char *ctr, const char *
                 uint32_t cols, struct error **ret_error);
 void exec_kill(struct exec *exec, struct ref pod, const char *ctr, const char *id, uint32_t signal,
                void (*done)(const struct error *error, uint64_t value, void *arg), void *arg);
+
+/* ---- timing --------------------------------------------------------------------------------- */
+
+/* A client asked for that start. */
+void exec_start_asked(struct exec *exec, const struct pod *pod);
+/* To look at. */
+const struct timing *exec_timing(const struct exec *exec);
 
 /* ---- images --------------------------------------------------------------------------------- */
 

@@ -35,6 +35,7 @@ struct exec {
     struct task *tasks;
     struct link *links;
     struct pool *pool;
+    struct timing *timing;
     struct parked *parked;
     unsigned parked_count;
     struct timer *parked_timer;
@@ -59,6 +60,9 @@ char **exec_keep(const struct exec *exec);
 void exec_forget_tasks(struct exec *exec);
 void task_fail(struct task *task, enum error_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/* A mark of all containers of the pod. */
+void timing_of_pod(struct exec *exec, const struct pod *pod, const char *name);
 
 /* ---- link.c: one keeper's connection -------------------------------------------------------- */
 

@@ -145,6 +145,20 @@ static void came_vm_event(struct link *link, const void *message)
         core_vm_event(exec_core(link->exec), link->ref, event->reason, event->message);
 }
 
+static void came_timing(struct link *link, const void *message)
+{
+    const struct wire_timing *timing = message;
+    const struct vm *vm = world_vm(link->exec->world, link->ref);
+    const struct pod *pod = vm ? world_pod(link->exec->world, vm->pod) : NULL;
+    STRV_FOREACH(mark, timing->marks) {
+        if (!str_empty(timing->ctr))
+            timing_add_text(link->exec->timing, timing->ctr, *mark);
+        for (struct container *ctr = pod && str_empty(timing->ctr) ? pod->containers : NULL; ctr;
+             ctr = ctr->next)
+            timing_add_text(link->exec->timing, ctr->id, *mark);
+    }
+}
+
 static const struct {
     unsigned type;
     size_t size;
@@ -155,6 +169,7 @@ static const struct {
     {WIRE_CTR_STATE, sizeof(struct wire_ctr_state), came_ctr_state},
     {WIRE_EXEC_STATE, sizeof(struct wire_exec_state), came_exec_state},
     {WIRE_VM_EVENT, sizeof(struct wire_vm_event), came_vm_event},
+    {WIRE_TIMING, sizeof(struct wire_timing), came_timing},
 };
 
 static void link_frame(struct conn *conn, const struct wire_frame *frame, int fd, void *arg)

@@ -136,8 +136,12 @@ static void spawn_keeper(struct link *link, const struct vm *vm)
     link->gone = link->ready = link->no_hello = false;
     if (boot_check(&link->exec->config, &error) < 0 || link_spawn(link, &error) < 0)
         spawn_finished(link, error);
-    else
+    else {
+        const struct pod *pod = world_pod(link->exec->world, vm->pod);
+        if (pod)
+            timing_of_pod(link->exec, pod, "keeper");
         boot(link, vm);
+    }
 }
 
 void act_vm_spawn(struct task *task)

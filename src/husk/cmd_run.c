@@ -8,6 +8,7 @@
 #include "husk/cli.h"
 #include "husk/relay.h"
 #include "husk/spec.h"
+#include "husk/timeline.h"
 
 enum { COMMAND_NOT_EXECUTABLE = 126, COMMAND_NOT_FOUND = 127, SIGNAL_STATUS = 128 };
 
@@ -122,7 +123,8 @@ struct run {
     const char *vm;  /* NULL: a new one */
     bool tty;
     bool input;
-    bool remove;  /* the pod, at the end */
+    bool remove; /* the pod, at the end */
+    struct timeline timeline;
     bool started; /* if it never did, the pod is removed as well: nobody asked for a created one */
 };
 
@@ -216,8 +218,12 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
     if (http_begin(stream, &join, ret_error) < 0 || daemon_check(stream, ret_error) < 0 ||
         http_begin(start, &begin, ret_error) < 0)
         return -1;
+    timeline_mark(&run->timeline, "husk: attached");
     int rc = relay_run(&relay, ret_error);
     waiting_end(run->cli);
+    timeline_mark_at(&run->timeline, "husk: started", relay.started_ns);
+    timeline_mark_at(&run->timeline, "husk: first output", relay.output_ns);
+    timeline_mark(&run->timeline, "husk: stream ended");
     run->started = relay.started;
     run->remove = run->remove && !relay.detached;
     return rc < 0 ? -1 : run_status(run, &relay, ret_error);
@@ -233,8 +239,15 @@ static int run_attached(struct run *run, struct error **ret_error)
         status = attach_and_start(run, &stream, &start, ret_error);
     http_close(&stream);
     http_close(&start);
-    if (run->remove || !run->started)
+    if (run->container) {
+        timeline_mark(&run->timeline, "husk: exit code");
+        timeline_ask(&run->timeline, run->cli, run->container);
+    }
+    if (run->remove || !run->started) {
         pod_remove(run);
+        timeline_mark(&run->timeline, "husk: removed");
+    }
+    timeline_print(&run->timeline);
     free(run->container);
     return status;
 }
@@ -250,6 +263,12 @@ static int run_detached(struct run *run, double began_ms, struct error **ret_err
     if (rc < 0) {
         pod_remove(run);
         return -1;
+    }
+    timeline_mark(&run->timeline, "husk: started");
+    if (run->timeline.wanted && container_find(run, NULL) == 0) {
+        timeline_ask(&run->timeline, run->cli, run->container);
+        timeline_print(&run->timeline);
+        free(run->container);
     }
     printf("POD id is %s\n", run->pod);
     printf("Time to run a POD is %.0f ms\n", now_ms() - began_ms);
@@ -275,18 +294,22 @@ static int run_spec(struct cli *cli, const struct args *args, const json_t *spec
 {
     CLEANUP_FREE char *pod = NULL;
     double began_ms = now_ms();
+    struct timeline timeline = {.wanted = args_has(args, "timing")};
+    timeline_mark(&timeline, "husk: begin");
     if (!attach && args_has(args, "rm"))
         return error_set(ret_error, ERROR_INVALID, 0,
                          "option '--rm' needs an attached container: leave out '--detach'%s",
                          args_has(args, "podfile") ? " and give '--attach'" : "");
     if (object_create(cli, "/pod/create", spec, &pod, ret_error) < 0)
         return -1;
+    timeline_mark(&timeline, "husk: created");
     struct run run = {.cli = cli,
                       .pod = pod,
                       .vm = args_text(args, "vm"),
                       .tty = spec_has_tty(spec),
                       .input = cli->hyper || spec_has_input(spec),
-                      .remove = args_has(args, "rm")};
+                      .remove = args_has(args, "rm"),
+                      .timeline = timeline};
     return attach ? run_attached(&run, ret_error) : run_detached(&run, began_ms, ret_error);
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/str.h"
 #include "husk/term.h"
+#include "husk/timeline.h"
 
 enum {
     INPUT_SIZE = 256 << 10,
@@ -164,6 +165,8 @@ static int pieces_write(struct relay *relay, int fd, struct iovec *pieces, int c
                         struct error **ret_error)
 {
     waiting_end(relay->cli);
+    if (!relay->output_ns)
+        relay->output_ns = timeline_now_ns();
     relay->wrote_stderr |= fd == STDERR_FILENO;
     while (count) {
         ssize_t n =
@@ -282,6 +285,7 @@ static void input_read(struct relay *relay)
 static void process_started(struct relay *relay)
 {
     relay->started = true;
+    relay->started_ns = timeline_now_ns();
     relay->start = NULL;
     waiting_end(relay->cli);
     if (relay->input) {

@@ -9,6 +9,7 @@
 #define HUSK_HUSK_RELAY_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/error.h"
 #include "husk/cli.h"
@@ -31,6 +32,7 @@ struct relay {
     bool started;  /* the answer on `start` was good */
     int signal;    /* that ended husk's part (SIGPIPE: nobody reads our output), 0: none */
     bool wrote_stderr;
+    uint64_t started_ns, output_ns; /* CLOCK_MONOTONIC of that answer and of the first output; 0 */
 
     /* Of relay.c. */
     struct stdcopy copy;

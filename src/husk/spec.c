@@ -249,8 +249,9 @@ int spec_pod(const struct cli *cli, const struct args *args, char *const *words,
 /* The pod's options say what the file says already. */
 static int options_check(const struct args *args, struct error **ret_error)
 {
-    static const char *const allowed[] = {"podfile", "name", "detach", "rm",  "attach",   "vm",
-                                          "socket",  "file", "old",    "new", "container"};
+    static const char *const allowed[] = {"podfile", "name", "detach",    "rm",
+                                          "attach",  "vm",   "socket",    "file",
+                                          "old",     "new",  "container", "timing"};
     for (size_t i = 0; i < args->value_count; i++) {
         const char *name = args->values[i].option->name;
         bool ok = false;

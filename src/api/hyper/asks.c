@@ -40,6 +40,7 @@ int ask_pod_start(struct call *call, struct request *request, struct error **ret
     struct vm *vm;
     request->kind = REQ_POD_START;
     request->pod = call->pod->object.ref;
+    exec_start_asked(call->api->exec, call->pod);
     if (!name)
         return 0;
     if (world_find_vm(call->api->world, name, &vm, ret_error) < 0)

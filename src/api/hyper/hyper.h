@@ -60,6 +60,9 @@ struct call {
 
 /* Called with what the query says; fills the request. */
 typedef int prepare_fn(struct call *call, struct request *request, struct error **ret_error);
+/* The distributions of the steps of starts, for /info. */
+json_t *timing_info(const struct api *api);
+
 typedef void look_fn(struct call *call);
 
 const char *call_query(const struct call *call, const char *name); /* NULL if not there or "" */
