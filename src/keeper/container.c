@@ -71,6 +71,7 @@ void container_free(struct container *c)
     free(c->name);
     free(c->request);
     free(c->reason);
+    strv_free(c->marks);
     error_free(c->drop_error);
     free(c);
 }
@@ -86,6 +87,8 @@ bool containers_any_runs(const struct keeper *k)
 
 void container_tell(struct container *c)
 {
+    if (c->rehearsal)
+        return;
     struct wire_ctr_state state = {.ctr = c->id,
                                    .run = c->run,
                                    .ended = c->state == CONTAINER_ENDED,
@@ -108,7 +111,9 @@ static void cleared(struct keeper *k, const struct error *error, void *arg)
     c->clearing = false;
     if (error && !k->broken && k->guest)
         log_warning("container '%s': %s", c->name, error->message);
-    if (c->dropping)
+    if (c->rehearsal)
+        rehearsal_go_on(k, error);
+    else if (c->dropping)
         drop_advance(c);
     else if (c->state == CONTAINER_STARTING)
         container_advance(c);
@@ -138,6 +143,23 @@ static void start_failed(struct container *c, const struct error *error)
     error_set(&wrapped, error->kind, 0, "%s", text);
     ask_answer(c->keeper, &c->run_asks, wrapped);
     ask_answer(c->keeper, &c->stop_asks, NULL);
+    if (c->rehearsal)
+        rehearsal_go_on(c->keeper, wrapped);
+}
+
+/* They belong to the state that is told next. */
+static void container_tell_marks(struct container *c)
+{
+    if (!c->rehearsal)
+        marks_tell(c->keeper, c->id, &c->marks);
+}
+
+void container_heard(struct container *c)
+{
+    c->was_heard = true;
+    mark_add(&c->marks, "output");
+    if (c->state == CONTAINER_RUNNING)
+        container_tell_marks(c);
 }
 
 static void container_is_running(struct container *c)
@@ -146,10 +168,14 @@ static void container_is_running(struct container *c)
     c->started_ns = realtime_ns();
     free(take(c->request));
     stream_open(c->stream); /* the guest knows the stream only now that the disks were there */
+    mark_add(&c->marks, "started");
+    container_tell_marks(c);
     container_tell(c);
     ask_answer(c->keeper, &c->run_asks, NULL);
     if (c->stop_asks)
         stop_begin(c);
+    if (c->rehearsal)
+        rehearsal_go_on(c->keeper, NULL);
 }
 
 static void started(struct keeper *k, const struct error *error, void *arg)
@@ -206,6 +232,7 @@ static void container_launch(struct container *c, const struct wire_run *m)
     c->stream->ctr = c;
     log_open_for(c, m);
     waiting_join(c);
+    mark_add(&c->marks, "disks");
     guest_request(k, WIRE_CTR_START, c->stream->id, &start, started, c);
 }
 
@@ -241,6 +268,24 @@ static void container_advance(struct container *c)
     wire_clear(WIRE_RUN, &m);
 }
 
+static void container_begin(struct container *c, const struct wire_frame *frame,
+                            const struct wire_run *m)
+{
+    strv_free(take(c->marks));
+    mark_add(&c->marks, "run");
+    str_set(&c->name, str_or(m->name, m->ctr));
+    str_set(&c->reason, "");
+    c->run = m->run;
+    c->code = c->signal = c->oom = 0;
+    c->finished_ns = 0;
+    c->was_heard = false;
+    c->request = xmemdup(frame->payload, frame->length);
+    c->request_size = frame->length;
+    c->state = CONTAINER_STARTING;
+    stream_free(take(c->stream));
+    container_advance(c);
+}
+
 static int run_check(const struct container *c, const struct wire_run *m, bool *ret_known,
                      struct error **ret_error)
 {
@@ -266,17 +311,19 @@ int container_run(struct keeper *k, const struct wire_frame *frame, const struct
             ask_answer(k, &c->run_asks, NULL);
         return 0;
     }
-    str_set(&c->name, str_or(m->name, m->ctr));
-    str_set(&c->reason, "");
-    c->run = m->run;
-    c->code = c->signal = c->oom = 0;
-    c->finished_ns = 0;
-    c->request = xmemdup(frame->payload, frame->length);
-    c->request_size = frame->length;
-    c->state = CONTAINER_STARTING;
-    stream_free(take(c->stream));
-    container_advance(c);
+    container_begin(c, frame, m);
     return 0;
+}
+
+struct container *container_rehearse(struct keeper *k, const struct wire_frame *frame,
+                                     const struct wire_run *m, struct error **ret_error)
+{
+    struct container *c;
+    if (container_get(k, m->ctr, &c, ret_error) < 0)
+        return NULL;
+    c->rehearsal = true;
+    container_begin(c, frame, m);
+    return c;
 }
 
 /* ---- end ------------------------------------------------------------------------------------ */
@@ -307,8 +354,10 @@ static void container_end(struct container *c)
                                  .started_ns = c->started_ns,
                                  .finished_ns = c->finished_ns = realtime_ns()};
     c->state = CONTAINER_ENDED;
-    if (exits_append(k->exits_fd, &record, &error) < 0)
+    if (!c->rehearsal && exits_append(k->exits_fd, &record, &error) < 0)
         log_error("%s", error_message(error));
+    mark_add(&c->marks, "exited");
+    container_tell_marks(c);
     container_tell(c);
     if (c->stream)
         stream_finish(c->stream);

@@ -33,6 +33,9 @@ struct container {
     uint32_t code, signal, oom;
     char *reason;
     uint64_t started_ns, finished_ns;
+    char **marks;   /* of the way to its first output */
+    bool was_heard; /* it has written something */
+    bool rehearsal; /* nobody is told of it, and nothing is left of it */
     struct ask *run_asks, *stop_asks, *drop_asks;
     uint32_t stop_signal, stop_grace_ms;
     bool stop_killed; /* SIGKILL was sent */
@@ -43,11 +46,16 @@ struct container *container_find(struct keeper *k, const char *id);
 /* These answer the request later, or return an error now. */
 int container_run(struct keeper *k, const struct wire_frame *frame, const struct wire_run *m,
                   struct error **ret_error);
+/* As container_run(), but asked by nobody: `frame` is the RUN with `m`. NULL: *ret_error. */
+struct container *container_rehearse(struct keeper *k, const struct wire_frame *frame,
+                                     const struct wire_run *m, struct error **ret_error);
 int container_stop(struct keeper *k, const struct wire_stop *m, struct error **ret_error);
 int container_drop(struct keeper *k, const struct wire_drop *m, struct error **ret_error);
 /* The spec's descriptor is taken over, also on failure. */
 int container_attach(struct keeper *k, const char *id, const struct client_spec *spec,
                      struct error **ret_error);
+/* Its first process has written. */
+void container_heard(struct container *c);
 /* Its first process has ended. */
 void container_exited(struct container *c, const struct wire_exited *m);
 void container_tell(struct container *c);
@@ -68,6 +76,7 @@ struct exec {
     struct stream *stream; /* NULL when it has ended */
     struct ask *asks;      /* until it runs */
     bool running;
+    bool rehearsal; /* as a container's */
     uint32_t code;
     char *reason;
     uint64_t started_ns;
@@ -76,6 +85,8 @@ struct exec {
 struct exec *exec_find(struct keeper *k, const char *id);
 /* As the requests above. Takes over fd (-1: detached). */
 int exec_start(struct keeper *k, const struct wire_exec_start *m, int fd, struct error **ret_error);
+/* As exec_start(), but asked by nobody and attached to nothing. */
+int exec_rehearse(struct keeper *k, const struct wire_exec_start *m, struct error **ret_error);
 void exec_exited(struct exec *e, const struct wire_exited *m);
 void exec_tell(struct exec *e);
 void execs_lost(struct keeper *k, const char *why);

@@ -31,13 +31,19 @@ void control_reply_value(struct keeper *k, uint32_t seq, uint64_t value)
     control_send(k, WIRE_REPLY, &reply);
 }
 
-void control_mark(struct keeper *k, const char *ctr, const char *name)
+void mark_add(char ***marks, const char *name)
 {
     struct timespec now;
     clock_gettime(CLOCK_MONOTONIC, &now);
-    CLEANUP_FREE char *mark = str_printf("%s=%lld%09ld", name, (long long)now.tv_sec, now.tv_nsec);
-    const char *const marks[] = {mark, NULL};
-    control_send(k, WIRE_TIMING, &(struct wire_timing){.ctr = ctr, .marks = marks});
+    strv_push_take(marks, str_printf("%s=%lld%09ld", name, (long long)now.tv_sec, now.tv_nsec));
+}
+
+void marks_tell(struct keeper *k, const char *ctr, char ***marks)
+{
+    CLEANUP_STRV char **told = take(*marks);
+    if (told)
+        control_send(k, WIRE_TIMING,
+                     &(struct wire_timing){.ctr = ctr, .marks = (const char *const *)told});
 }
 
 void control_event(struct keeper *k, unsigned level, const char *reason, const char *message)
@@ -68,6 +74,7 @@ union message {
     struct wire_snapshot snapshot;
     struct wire_dismiss dismiss;
     struct wire_vm_freeze vm_freeze;
+    struct wire_vm_rehearse vm_rehearse;
 };
 
 /* One message that is being handled. A handler that returns -1 has its error replied; one that
@@ -205,6 +212,11 @@ static int on_vm_freeze(struct call *c, struct error **ret_error)
     return template_freeze(c->k, &c->m->vm_freeze, ret_error);
 }
 
+static int on_vm_rehearse(struct call *c, struct error **ret_error)
+{
+    return rehearsal_begin(c->k, &c->m->vm_rehearse, ret_error);
+}
+
 static int on_snapshot(struct call *call, struct error **ret_error)
 {
     struct keeper *k = call->k;
@@ -262,6 +274,7 @@ static const struct handler {
     {WIRE_VM_RESUME, true, on_vm_resume},
     {WIRE_VM_OFF, true, on_vm_off},
     {WIRE_VM_FREEZE, true, on_vm_freeze},
+    {WIRE_VM_REHEARSE, true, on_vm_rehearse},
     {WIRE_SNAPSHOT, true, on_snapshot},
     {WIRE_DISMISS, false, on_dismiss},
 };

@@ -33,7 +33,7 @@ void exec_tell(struct exec *e)
 {
     struct wire_exec_state state = {
         .exec = e->id, .ctr = e->ctr, .ended = !e->stream, .code = e->code, .reason = e->reason};
-    if (e->running || !e->stream)
+    if (!e->rehearsal && (e->running || !e->stream))
         control_send(e->keeper, WIRE_EXEC_STATE, &state);
 }
 
@@ -45,8 +45,6 @@ static int exec_check(struct keeper *k, const struct wire_exec_start *m, const c
     struct container *c = container_find(k, m->ctr);
     struct exec *e;
     size_t count = 0;
-    if (vm_check_usable(k, ret_error) < 0)
-        return -1;
     if (*m->ctr && !c)
         return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%s' is not in this VM", m->ctr);
     if (c && c->state != CONTAINER_RUNNING)
@@ -94,7 +92,10 @@ static void exec_failed(struct exec *e, const struct error *error)
     stream_remark(e->stream, text);
     error_set(&wrapped, error->kind, 0, "%s", text);
     ask_answer(e->keeper, &e->asks, wrapped);
+    struct keeper *rehearsing = e->rehearsal ? e->keeper : NULL;
     exec_free(e);
+    if (rehearsing)
+        rehearsal_go_on(rehearsing, wrapped);
 }
 
 static void exec_is_running(struct exec *e)
@@ -144,7 +145,7 @@ int exec_start(struct keeper *k, const struct wire_exec_start *m, int fd, struct
                                                      .framing = (enum wire_framing)m->framing,
                                                      .detachable = m->flags & WIRE_TTY,
                                                      .early = m->early});
-    if (exec_check(k, m, &name, &error) < 0) {
+    if (vm_check_usable(k, &error) < 0 || exec_check(k, m, &name, &error) < 0) {
         if (client)
             client_refuse(client, error->message);
         return error_move(ret_error, &error);
@@ -153,6 +154,17 @@ int exec_start(struct keeper *k, const struct wire_exec_start *m, int fd, struct
     ask_add(k, &e->asks, m->seq, NULL);
     if (client)
         client_join(client, e->stream, NULL);
+    exec_launch(e, m);
+    return 0;
+}
+
+int exec_rehearse(struct keeper *k, const struct wire_exec_start *m, struct error **ret_error)
+{
+    const char *name;
+    if (exec_check(k, m, &name, ret_error) < 0)
+        return -1;
+    struct exec *e = exec_new(k, m, name);
+    e->rehearsal = true;
     exec_launch(e, m);
     return 0;
 }
@@ -187,11 +199,16 @@ static void exec_end(struct exec *e)
                                  .reason = e->reason,
                                  .started_ns = e->started_ns,
                                  .finished_ns = realtime_ns()};
-    if (exits_append(k->exits_fd, &record, &error) < 0)
+    if (!e->rehearsal && exits_append(k->exits_fd, &record, &error) < 0)
         log_error("%s", error_message(error));
     exec_tell(e);
     stream_free(s);
-    execs_trim(k);
+    if (e->rehearsal) {
+        exec_free(e);
+        rehearsal_go_on(k, NULL);
+    } else {
+        execs_trim(k);
+    }
 }
 
 void exec_exited(struct exec *e, const struct wire_exited *m)

@@ -197,10 +197,9 @@ int fixture_exec(struct fixture *f, const char *exec, const char *ctr, uint32_t 
 
 /* ---- life ----------------------------------------------------------------------------------- */
 
-void fixture_init(struct fixture *f)
+void fixture_boot(struct fixture *f, enum wire_boot_mode mode)
 {
-    struct wire_vm_boot boot = {.vm = "vm-test"};
-    struct wire_hello hello = {.version = WIRE_VERSION, .lowest = WIRE_LOWEST, .role = "guest"};
+    struct wire_vm_boot boot = {.vm = "vm-test", .mode = mode, .state = "/dev/null"};
     *f = (struct fixture){.guest = -1};
     making = f;
     f->loop = loop_new();
@@ -208,6 +207,12 @@ void fixture_init(struct fixture *f)
     f->k = keeper_new(f->loop, "vm-test", -1);
     f->k->ops = &fake_ops;
     vm_boot(f->k, &boot, -1, NULL);
+}
+
+void fixture_init(struct fixture *f)
+{
+    struct wire_hello hello = {.version = WIRE_VERSION, .lowest = WIRE_LOWEST, .role = "guest"};
+    fixture_boot(f, WIRE_BOOT_COLD);
     fixture_say(f, WIRE_HELLO, 0, &hello);
     fixture_turn(f);
 }

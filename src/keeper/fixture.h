@@ -21,6 +21,8 @@ struct fixture {
 
 /* With a VM that is ready. The present directory takes the keeper's files. */
 void fixture_init(struct fixture *f);
+/* With a VM that was asked for in that mode, and whose guest has said nothing yet. */
+void fixture_boot(struct fixture *f, enum wire_boot_mode mode);
 /* Ends the VM, if it has not ended, and everything else. */
 void fixture_done(struct fixture *f);
 /* Lets everything happen that is due. */

@@ -85,6 +85,7 @@ struct keeper *keeper_new(struct loop *loop, const char *vm, int listener)
     k->exits_fd = open(EXITS_FILE, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (k->exits_fd < 0)
         log_error("open '%s': %s", EXITS_FILE, strerror(errno));
+    mark_add(&k->marks, "keeper");
     loop_set_turn_end(loop, turn_end, k);
     control_listen(k);
     return k;
@@ -146,5 +147,6 @@ void keeper_free(struct keeper *k)
     free(k->reason);
     free(k->broken);
     free(k->hyper_reason);
+    strv_free(k->marks);
     free(k);
 }

@@ -43,6 +43,7 @@ enum {
     QUIT_DEADLINE_MS = 3 * 1000,    /* from QMP quit to SIGKILL */
     BOOT_DEADLINE_MS = 120 * 1000,  /* if huskd names none */
     ORPHAN_DEADLINE_MS = 60 * 1000, /* a keeper that nobody asks for a VM ends */
+    REHEARSAL_DEADLINE_MS = 60 * 1000,
     LINGER_DEADLINE_MS = 60 * 1000, /* after DISMISS, for clients that still read */
     CODE_VM_ENDED = 255,            /* "exit code" of a process whose VM ended under it */
 };
@@ -92,11 +93,15 @@ struct keeper {
     uint64_t paused_ms; /* when, on the loop's clock */
     char *pod;          /* uid, "" if none is placed */
     char *placing;      /* uid of the pod that moves in now, NULL if none */
+    char **marks;       /* of the way to READY */
 
     /* template.c */
     struct ask *freeze_asks;
     int state_fd; /* the file that takes the template's state; -1: it is not being frozen */
     bool frozen;  /* and all is written */
+
+    /* rehearsal.c */
+    struct rehearsal *rehearsal; /* NULL: none is under way */
 
     /* guest.c */
     struct conn *guest;
@@ -140,9 +145,10 @@ void control_listen(struct keeper *k);
 void control_send(struct keeper *k, unsigned type, const void *message);
 void control_reply(struct keeper *k, uint32_t seq, const struct error *error);
 void control_reply_value(struct keeper *k, uint32_t seq, uint64_t value);
-/* Tells when something happened on the way to a container's first output: now. `ctr`: NULL if it is
- * the VM's. */
-void control_mark(struct keeper *k, const char *ctr, const char *name);
+/* Remembers that something happened on the way to a container's first output: now. */
+void mark_add(char ***marks, const char *name);
+/* Tells huskd all of them. `ctr`: NULL if they are the VM's. */
+void marks_tell(struct keeper *k, const char *ctr, char ***marks);
 void control_event(struct keeper *k, unsigned level, const char *reason, const char *message);
 
 /* ---- vm.c ----------------------------------------------------------------------------------- */
@@ -177,6 +183,13 @@ void vm_set_clock(struct keeper *k);
 int template_freeze(struct keeper *k, const struct wire_vm_freeze *m, struct error **ret_error);
 /* QEMU has ended: tells what has become of the freezing. */
 void template_gone(struct keeper *k, const struct error *why);
+
+/* ---- rehearsal.c ---------------------------------------------------------------------------- */
+
+/* Answers the request when it is over, or returns an error now. */
+int rehearsal_begin(struct keeper *k, const struct wire_vm_rehearse *m, struct error **ret_error);
+/* Something that a rehearsal waits for may be so. `error`: or will not be, and it is over. */
+void rehearsal_go_on(struct keeper *k, const struct error *error);
 
 /* ---- guest.c -------------------------------------------------------------------------------- */
 

@@ -351,6 +351,171 @@ static int teardown(void **state)
     return chdir("/") == 0 ? rmdir(dir) : -1;
 }
 
+/* ---- templates and clones ------------------------------------------------------------------- */
+
+static void a_clone_is_ready_when_it_is_awake_and_takes_requests_before(void **state)
+{
+    static struct fixture f;
+    struct wire_pod_place place = {.pod = "pod", .hostname = "web"};
+    fixture_boot(&f, WIRE_BOOT_CLONE);
+    uint32_t awake = f.k->guest_seq;
+    assert_int_equal(f.k->state, WIRE_VM_BOOTING);
+    assert_int_equal(vm_place(f.k, &place, NULL), 0);
+    struct container *c = fixture_begin(&f, "a", 0, "");
+    fixture_say(&f, WIRE_REPLY, 0, &(struct wire_reply){.seq = awake});
+    assert_int_equal(f.k->state, WIRE_VM_READY);
+    fixture_say(&f, WIRE_REPLY, 0, &(struct wire_reply){.seq = awake + 1});
+    assert_string_equal(f.k->pod, "pod");
+    fixture_say(&f, WIRE_REPLY, 0, &(struct wire_reply){.seq = awake + 2});
+    assert_int_equal(c->state, CONTAINER_RUNNING);
+    assert_string_equal(disk_address(c->image), "virtio:d0");
+    assert_string_equal(disk_address(c->layer), "virtio:d2");
+    fixture_done(&f);
+}
+
+static void a_clone_that_will_not_wake_up_is_ended(void **state)
+{
+    static struct fixture f;
+    fixture_boot(&f, WIRE_BOOT_CLONE);
+    fixture_say(&f, WIRE_REPLY, 0,
+                &(struct wire_reply){
+                    .seq = f.k->guest_seq, .failed = 1 + ERROR_IO, .message = "no entropy"});
+    fixture_turn(&f);
+    assert_string_equal(f.k->reason, "no entropy");
+    fixture_done(&f);
+}
+
+static void a_clone_whose_guest_says_hello_again_is_ended(void **state)
+{
+    static struct fixture f;
+    struct wire_hello hello = {.version = WIRE_VERSION, .lowest = WIRE_LOWEST, .role = "guest"};
+    fixture_boot(&f, WIRE_BOOT_CLONE);
+    fixture_say(&f, WIRE_HELLO, 0, &hello);
+    assert_true(f.killed);
+    fixture_done(&f);
+}
+
+static void disk_came(struct keeper *k, const struct error *error, void *arg)
+{
+    assert_null(error);
+}
+
+static void slots_are_given_out_by_kind_and_then_scsi(void **state)
+{
+    static const char *const writable[] = {"/dev/zero", "/dev/full", "/dev/ptmx", "/dev/null"};
+    static const char *const places[] = {"virtio:d2", "virtio:d3", "virtio:d4", "scsi:0"};
+    static struct fixture f;
+    struct disk *disks[ARRAY_SIZE(writable)], *again;
+    fixture_boot(&f, WIRE_BOOT_CLONE);
+    fixture_agree(&f);
+    for (size_t i = 0; i < ARRAY_SIZE(writable); i++) {
+        disk_plug(f.k, writable[i], false, &disks[i], disk_came, NULL);
+        assert_string_equal(disk_address(disks[i]), places[i]);
+    }
+    disk_release(f.k, disks[1], NULL, NULL);
+    disk_plug(f.k, "/dev/random", false, &again, disk_came, NULL);
+    assert_string_equal(disk_address(again), "virtio:d3");
+    fixture_done(&f);
+}
+
+static struct fixture *begin_template(void)
+{
+    static struct fixture f;
+    struct wire_hello hello = {.version = WIRE_VERSION, .lowest = WIRE_LOWEST, .role = "guest"};
+    unlink(EXITS_FILE);
+    fixture_boot(&f, WIRE_BOOT_TEMPLATE);
+    fixture_say(&f, WIRE_HELLO, 0, &hello);
+    assert_int_equal(f.k->state, WIRE_VM_READY);
+    return &f;
+}
+
+static void a_template_is_of_no_more_use_once_it_is_frozen(void **state)
+{
+    struct fixture *f = begin_template();
+    struct wire_vm_freeze freeze = {.state = "state"};
+    struct error *error = NULL;
+    assert_int_equal(template_freeze(f->k, &freeze, NULL), 0);
+    assert_int_equal(vm_check_usable(f->k, &error), -1);
+    assert_string_equal(error->message, "the VM is being made a template");
+    error_free(error);
+    assert_false(f->killed);
+    fixture_agree(f);
+    assert_true(f->killed);
+    fixture_turn(f);
+    assert_string_equal(f->k->reason, "it was made a template");
+    fixture_done(f);
+    unlink("state");
+}
+
+static void only_an_idle_template_is_frozen(void **state)
+{
+    struct fixture *f = begin();
+    struct wire_vm_freeze freeze = {.state = "state"};
+    struct error *error = NULL;
+    assert_int_equal(template_freeze(f->k, &freeze, &error), -1);
+    assert_string_equal(error->message, "the VM was not booted as a template");
+    error_free(take(error));
+    fixture_done(f);
+    f = begin_template();
+    fixture_run(f, "a", 0, "");
+    assert_int_equal(template_freeze(f->k, &freeze, &error), -1);
+    assert_string_equal(error->message, "the VM has a pod");
+    error_free(error);
+    fixture_done(f);
+}
+
+static void rehearse(struct fixture *f)
+{
+    struct wire_vm_rehearse m = {.image_path = "/dev/null", .layer_path = "/dev/zero"};
+    assert_int_equal(rehearsal_begin(f->k, &m, NULL), 0);
+    fixture_agree(f); /* POD_SETUP */
+    assert_non_null(f->k->containers);
+    fixture_agree(f); /* CTR_START */
+    assert_non_null(f->k->execs);
+    fixture_agree(f); /* EXEC */
+}
+
+static void a_rehearsal_leaves_no_trace(void **state)
+{
+    struct fixture *f = begin_template();
+    unsigned codes = 0;
+    for (int i = 0; i < 2; i++) {
+        rehearse(f);
+        struct stream *s = f->k->containers->stream;
+        assert_int_equal(vm_check_usable(f->k, NULL), -1);
+        fixture_say(f, WIRE_EXITED, f->k->execs->stream->id, &(struct wire_exited){.code = 5});
+        assert_true(s->input_ended);
+        exited(f, s->id, 0, ""); /* and CTR_CLEAR */
+        fixture_agree(f);        /* POD_CLEAR */
+        assert_null(f->k->rehearsal);
+        assert_null(f->k->containers);
+        assert_null(f->k->execs);
+        assert_null(f->k->disks);
+        assert_int_equal(vm_check_usable(f->k, NULL), 0);
+    }
+    exits_read(EXITS_FILE, count_record, &codes, NULL);
+    assert_int_equal(codes, 0);
+    fixture_done(f);
+}
+
+static void a_rehearsal_that_fails_takes_the_vm_along(void **state)
+{
+    struct fixture *f = begin_template();
+    rehearse(f);
+    fixture_say(f, WIRE_EXITED, f->k->execs->stream->id, &(struct wire_exited){0});
+    exited(f, f->k->containers->stream->id, 3, "");
+    assert_null(f->k->rehearsal);
+    fixture_turn(f);
+    assert_string_equal(f->k->reason, "it cannot rehearse: the container ended with 3");
+    fixture_done(f);
+
+    f = begin_template();
+    rehearse(f);
+    fixture_end_vm(f, "QEMU was killed by signal 9");
+    assert_null(f->k->rehearsal);
+    fixture_done(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +536,14 @@ int main(void)
         cmocka_unit_test(an_end_that_was_sent_before_the_power_off_counts),
         cmocka_unit_test(a_guest_that_has_halted_is_not_waited_for),
         cmocka_unit_test(what_a_guest_says_is_text),
+        cmocka_unit_test(a_clone_is_ready_when_it_is_awake_and_takes_requests_before),
+        cmocka_unit_test(a_clone_that_will_not_wake_up_is_ended),
+        cmocka_unit_test(a_clone_whose_guest_says_hello_again_is_ended),
+        cmocka_unit_test(slots_are_given_out_by_kind_and_then_scsi),
+        cmocka_unit_test(a_template_is_of_no_more_use_once_it_is_frozen),
+        cmocka_unit_test(only_an_idle_template_is_frozen),
+        cmocka_unit_test(a_rehearsal_leaves_no_trace),
+        cmocka_unit_test(a_rehearsal_that_fails_takes_the_vm_along),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -107,6 +107,8 @@ void stream_output(struct stream *s, unsigned channel, const void *data, size_t 
         return; /* the end of this channel; EXITED tells the rest */
     s->out[channel].window -= (uint32_t)size;
     s->out[channel].owed += (uint32_t)size;
+    if (s->ctr && !s->ctr->was_heard)
+        container_heard(s->ctr);
     stream_spread(s, channel, data, size);
     stream_grant(s);
 }

@@ -37,6 +37,8 @@ int vm_check_usable(const struct keeper *k, struct error **ret_error)
         return error_set(ret_error, ERROR_STATE, 0, "the VM does not run yet");
     if (k->state_fd >= 0)
         return error_set(ret_error, ERROR_STATE, 0, "the VM is being made a template");
+    if (k->rehearsal)
+        return error_set(ret_error, ERROR_BUSY, 0, "the VM rehearses");
     if (k->turned_off)
         return error_set(ret_error, ERROR_STATE, 0, "the VM is being turned off");
     if (k->paused || k->pause_asks)
@@ -74,6 +76,7 @@ static void asks_fail(struct keeper *k, const char *why)
     ask_answer(k, &k->leave_asks, error);
     ask_answer(k, &k->off_asks, NULL);
     template_gone(k, error);
+    rehearsal_go_on(k, error);
 }
 
 static void vm_gone(struct keeper *k)
@@ -128,7 +131,7 @@ void vm_halted(struct keeper *k)
 static void hyper_mark(const char *name, void *arg)
 {
     struct keeper *k = arg;
-    control_mark(k, NULL, name);
+    mark_add(&k->marks, name);
     if (k->waking && str_eq(name, "running"))
         vm_set_clock(k); /* AWAKE was written before QEMU even started */
 }
@@ -230,7 +233,7 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
         close(spec.state_fd);
     if (r < 0)
         return -1;
-    control_mark(k, NULL, "qemu");
+    mark_add(&k->marks, "qemu");
     k->console = console_new(k->loop, ends.console);
     guest_connect(k, ends.agent, k->mode == WIRE_BOOT_CLONE);
     return 0;
@@ -240,7 +243,8 @@ static void vm_ready(struct keeper *k)
 {
     timer_unset(k->boot);
     k->state = WIRE_VM_READY;
-    control_mark(k, NULL, "awake");
+    mark_add(&k->marks, "awake");
+    marks_tell(k, NULL, &k->marks);
     vm_tell(k);
     ask_answer(k, &k->boot_asks, NULL);
 }
@@ -405,6 +409,8 @@ static void placed(struct keeper *k, const struct error *error, void *arg)
         /* What POD_SETUP says of the time is old when a guest under emulation, fresh from its boot,
          * gets to it. Now that it answers it is quick. */
         vm_set_clock(k);
+        mark_add(&k->marks, "placed");
+        marks_tell(k, NULL, &k->marks);
         vm_tell(k);
     }
     free(take(k->placing));
@@ -442,6 +448,10 @@ void vm_left(struct keeper *k, const struct error *error)
     if (!k->pod_leaves || (!error && disks_leaving(k)))
         return;
     k->pod_leaves = false;
+    if (k->rehearsal) {
+        rehearsal_go_on(k, error);
+        return;
+    }
     if (!error) {
         str_set(&k->pod, "");
         vm_tell(k);
@@ -452,9 +462,9 @@ void vm_left(struct keeper *k, const struct error *error)
 /* Its disks must be free for another VM before the pod counts as gone. */
 static void cleared(struct keeper *k, const struct error *error, void *arg)
 {
-    k->pod_leaves = true;
     if (!error)
         containers_forget(k);
+    k->pod_leaves = true;
     vm_left(k, error);
 }
 
