@@ -17,7 +17,7 @@
 
 enum { PROCS_MAX_BYTES = 1 << 20, EVENTS_MAX_BYTES = 512, LIMIT_TEXT = 24, OTHERS_PART = 16 };
 
-static uint64_t pids_default, memory_default;
+static uint64_t memory_all, pids_all; /* of all containers together */
 
 static void limit_set(int group, const char *file, uint64_t limit)
 {
@@ -37,20 +37,36 @@ static int group_open(const char *path, struct error **ret_error)
     return fd;
 }
 
-void cgroup_init(uint64_t memory_max_bytes, uint64_t pids_max)
+/* One container that takes all it can leaves room for another to be started; and what comes to an
+ * end by a limit of its own does not take processes of others along. */
+static uint64_t memory_default(void)
+{
+    return memory_all - memory_all / OTHERS_PART;
+}
+
+void cgroup_limit(int group, uint64_t memory_max_bytes, uint32_t pids_max)
+{
+    limit_set(group, "memory.max", memory_max_bytes ? memory_max_bytes : memory_default());
+    limit_set(group, "pids.max", pids_max ? pids_max : pids_all / 2);
+}
+
+void cgroup_grow(uint64_t memory_bytes, uint64_t pids)
 {
     CLEANUP_FD int pod = group_open(CGROUP_ROOT "/pod", NULL);
     CLEANUP_FD int guest = group_open(CGROUP_ROOT "/guest", NULL);
 
-    /* One container that takes all it can leaves room for another to be started; and what comes to
-     * an end by a limit of its own does not take processes of others along. */
-    pids_default = pids_max / 2;
-    memory_default = memory_max_bytes - memory_max_bytes / OTHERS_PART;
-    limit_set(pod, "memory.max", memory_max_bytes);
-    limit_set(pod, "pids.max", pids_max * 3 / 4);
-    limit_set(guest, "memory.max", memory_max_bytes);
-    limit_set(guest, "pids.max", pids_max / 4);
-    file_write_at(pod, "cgroup.subtree_control", "+memory +pids +cpu");
+    memory_all += memory_bytes;
+    pids_all += pids;
+    limit_set(pod, "memory.max", memory_all);
+    limit_set(pod, "pids.max", pids_all * 3 / 4);
+    limit_set(guest, "memory.max", memory_all);
+    limit_set(guest, "pids.max", pids_all / 4);
+}
+
+void cgroup_init(uint64_t memory_max_bytes, uint64_t pids_max)
+{
+    cgroup_grow(memory_max_bytes, pids_max);
+    file_write(CGROUP_ROOT "/pod/cgroup.subtree_control", "+memory +pids +cpu");
 }
 
 int cgroup_new(const char *id, uint64_t memory_max_bytes, uint32_t pids_max,
@@ -60,8 +76,7 @@ int cgroup_new(const char *id, uint64_t memory_max_bytes, uint32_t pids_max,
     int fd = group_open(path, ret_error);
     if (fd < 0)
         return -1;
-    limit_set(fd, "memory.max", memory_max_bytes ? memory_max_bytes : memory_default);
-    limit_set(fd, "pids.max", pids_max ? pids_max : pids_default);
+    cgroup_limit(fd, memory_max_bytes, pids_max);
     return fd;
 }
 

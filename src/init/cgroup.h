@@ -11,11 +11,15 @@
 
 /* The most that all containers together may take. */
 void cgroup_init(uint64_t memory_max_bytes, uint64_t pids_max);
+/* They may take so much more, since the guest has grown. */
+void cgroup_grow(uint64_t memory_bytes, uint64_t pids);
 
 /* Makes the group of a container and returns a descriptor of its directory, or -1. A limit of 0
  * is the guest's default. `id` must be a plain name. */
 int cgroup_new(const char *id, uint64_t memory_max_bytes, uint32_t pids_max,
                struct error **ret_error);
+/* Sets the limits of a container's group anew. */
+void cgroup_limit(int group, uint64_t memory_max_bytes, uint32_t pids_max);
 /* The group of what runs in the guest itself. */
 int cgroup_guest(struct error **ret_error);
 /* False while something is left in it. */

@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "init/cgroup.h"
 #include "init/disk.h"
+#include "init/grow.h"
 #include "init/process.h"
 #include "init/serve.h"
 #include "init/util.h"
@@ -84,7 +85,27 @@ static int container_run(struct container *c, struct error **ret_error)
     if (c->group < 0)
         return -1;
     c->state = CONTAINER_STARTING;
-    return process_start(&launch, c->stream, s->seq, ret_error);
+    if (process_start(&launch, c->stream, s->seq, ret_error) < 0)
+        return -1;
+    process_credit(process_find(c->stream), WIRE_STDOUT, c->out_credit);
+    process_credit(process_find(c->stream), WIRE_STDERR, c->err_credit);
+    return 0;
+}
+
+void container_credit(uint32_t stream, unsigned channel, uint32_t bytes)
+{
+    for (struct container *c = containers; c; c = c->next) {
+        if (c->state != CONTAINER_WAITING || c->stream != stream)
+            continue;
+        uint32_t *credit = channel == WIRE_STDOUT ? &c->out_credit : &c->err_credit;
+        *credit = bytes > UINT32_MAX - *credit ? UINT32_MAX : *credit + bytes;
+    }
+}
+
+void container_forget_credit(void)
+{
+    for (struct container *c = containers; c; c = c->next)
+        c->out_credit = c->err_credit = 0;
 }
 
 static void container_refuse(struct container *c, const struct error *error)
@@ -103,6 +124,8 @@ static void container_look(struct container *c)
     if (!c->layer_device)
         c->layer_device = disk_find(c->start.layer_disk);
     if (c->image_device && c->layer_device) {
+        if (!grow_ready())
+            return;
         alarm_unset(&c->alarm);
         if (container_run(c, &error) < 0)
             container_refuse(c, error);
@@ -122,13 +145,20 @@ static void container_alarm(struct alarm *alarm)
     container_look(c);
 }
 
-void container_disks_changed(void)
+void container_look_again(void)
 {
     for (struct container *c = containers, *next; c; c = next) {
         next = c->next;
         if (c->state == CONTAINER_WAITING)
             container_look(c);
     }
+}
+
+void container_limits_changed(void)
+{
+    for (const struct container *c = containers; c; c = c->next)
+        if (c->group >= 0)
+            cgroup_limit(c->group, c->start.memory_max_bytes, c->start.pids_max);
 }
 
 static int start_check(const struct wire_ctr_start *m, uint32_t stream, struct error **ret_error)

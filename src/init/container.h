@@ -23,7 +23,8 @@ struct container {
     enum container_state state;
     uint8_t *payload; /* of the request: `start` points into it */
     struct wire_ctr_start start;
-    uint32_t stream; /* of its first process */
+    uint32_t stream;                 /* of its first process */
+    uint32_t out_credit, err_credit; /* WAITING: what the keeper granted already */
     char *image_device, *layer_device;
     int group;            /* its cgroup's directory */
     int pidfd;            /* of its first process */
@@ -49,10 +50,16 @@ void container_start(const struct wire_frame *frame, uint32_t seq);
 void container_exec(const struct wire_frame *frame, const struct wire_exec *message);
 void container_clear(const struct wire_ctr_clear *message);
 
+/* Credit for the first process of a container that still waits. */
+void container_credit(uint32_t stream, unsigned channel, uint32_t bytes);
+void container_forget_credit(void);
+
 /* Its first process was reaped, after a refusal or after it had run. */
 void container_ended(struct container *c, bool refused);
 const char *container_hostname(const struct container *c);
-/* News of disks. */
-void container_disks_changed(void);
+/* What a container may wait for (a disk, a CPU) may be there now. */
+void container_look_again(void);
+/* The limits of the guest have changed, and with them those of containers without their own. */
+void container_limits_changed(void);
 
 #endif

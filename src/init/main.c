@@ -9,6 +9,7 @@
 #include "init/boot.h"
 #include "init/container.h"
 #include "init/events.h"
+#include "init/grow.h"
 #include "init/identity.h"
 #include "init/port.h"
 #include "init/process.h"
@@ -22,6 +23,12 @@ static void child_ended(struct source *source, uint32_t events)
     while (read(source->fd, &info, sizeof(info)) > 0)
         ;
     process_reap();
+}
+
+static void devices_changed(const char *event)
+{
+    grow_event(event);
+    container_look_again();
 }
 
 static void signals_open(void)
@@ -39,7 +46,7 @@ static void signals_open(void)
 int main(void)
 {
     boot_mounts();
-    uevent_open(container_disks_changed);
+    uevent_open(devices_changed);
     boot_modules("early");
     signals_open();
     if (!port_open(&serve_ops)) {
@@ -54,6 +61,7 @@ int main(void)
     boot_modules("late");
     boot_devices();
     boot_cgroups();
+    grow_open();
     boot_loopback();
     identity_open();
 

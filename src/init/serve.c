@@ -6,6 +6,7 @@
 #include "base/str.h"
 #include "init/boot.h"
 #include "init/container.h"
+#include "init/grow.h"
 #include "init/identity.h"
 #include "init/process.h"
 #include "init/util.h"
@@ -59,6 +60,8 @@ static void serve_awake(const struct wire_frame *frame, const void *message)
         error_set(&error, ERROR_STATE, 0, "the guest is awake");
     else if (identity_change(m, &error) == 0)
         frozen = false;
+    if (!error)
+        grow_expect(m->cpus);
     serve_reply(m->seq, error);
 }
 
@@ -146,6 +149,8 @@ static void serve_credit(const struct wire_frame *frame, const void *message)
     struct process *p = process_find(frame->stream);
     if (p)
         process_credit(p, m->channel, m->bytes);
+    else
+        container_credit(frame->stream, m->channel, m->bytes);
 }
 
 static void serve_stdin(const struct wire_frame *frame, const void *message)
@@ -198,4 +203,10 @@ static void serve_frame(const struct wire_frame *frame)
     say(LOG_WARNING, "message %u is not for a guest", frame->type);
 }
 
-const struct port_ops serve_ops = {serve_frame, process_forget_credit};
+static void serve_greeted(void)
+{
+    process_forget_credit();
+    container_forget_credit();
+}
+
+const struct port_ops serve_ops = {serve_frame, serve_greeted};

@@ -1,5 +1,6 @@
 #include "init/uevent.h"
 
+#include <errno.h>
 #include <linux/netlink.h>
 #include <poll.h>
 #include <sys/epoll.h>
@@ -8,24 +9,32 @@
 
 #include "init/events.h"
 
-static struct source source = {.fd = -1};
-static void (*on_change)(void);
+enum { EVENT_MAX = 4096 };
 
-static void uevent_drain(void)
+static struct source source = {.fd = -1};
+static void (*on_change)(const char *event);
+
+/* A message is strings, of which the first says it all; more of it than fits is cut. */
+static void uevent_drain(void (*change)(const char *event))
 {
-    char trash[4096];
-    /* ENOBUFS (news were lost) is news too. */
-    while (recv(source.fd, trash, sizeof(trash), MSG_DONTWAIT) > 0)
-        ;
+    char event[EVENT_MAX + 1];
+    for (;;) {
+        ssize_t n = recv(source.fd, event, EVENT_MAX, MSG_DONTWAIT);
+        bool lost = n < 0 && errno == ENOBUFS;
+        if (n < 0 && !lost)
+            return;
+        event[lost ? 0 : n] = 0;
+        if (change)
+            change(lost ? NULL : event);
+    }
 }
 
 static void uevent_ready(struct source *s, uint32_t events)
 {
-    uevent_drain();
-    on_change();
+    uevent_drain(on_change);
 }
 
-void uevent_open(void (*changed)(void))
+void uevent_open(void (*changed)(const char *event))
 {
     struct sockaddr_nl address = {.nl_family = AF_NETLINK, .nl_groups = 1};
     int fd = socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_KOBJECT_UEVENT);
@@ -44,6 +53,6 @@ bool uevent_wait(uint64_t deadline_ms)
 
     if (now >= deadline_ms || poll(&ready, 1, (int)(deadline_ms - now)) <= 0)
         return false;
-    uevent_drain();
+    uevent_drain(NULL);
     return true;
 }

@@ -98,9 +98,8 @@ class Guest:
         ours.settimeout(0.05)
         self.qmp.settimeout(60)
         self.qmp_file = self.qmp.makefile("r")
+        self.qmp_ready = False
         if ram:
-            self.qmp_file.readline()
-            self.command("qmp_capabilities")
             self.command("migrate-set-capabilities", capabilities=[
                 {"capability": "x-ignore-shared", "state": True}])
         if not state:
@@ -126,6 +125,10 @@ class Guest:
 
     def command(self, name, **arguments):
         """One command of QMP; its result."""
+        if not self.qmp_ready:
+            self.qmp_ready = True
+            self.qmp_file.readline()
+            self.command("qmp_capabilities")
         line = json.dumps({"execute": name, "arguments": arguments}) + "\n"
         self.qmp.sendall(line.encode())
         while True:

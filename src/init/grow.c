@@ -1,0 +1,132 @@
+#include "init/grow.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <syslog.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "init/cgroup.h"
+#include "init/container.h"
+#include "init/events.h"
+#include "init/util.h"
+
+#define CPU_DIR     "/sys/devices/system/cpu"
+#define CPU_NEWS    "/devices/system/cpu/cpu"
+#define MEMORY_NEWS "/devices/system/memory/memory"
+#define THREADS_MAX "/proc/sys/kernel/threads-max"
+
+enum {
+    LIST_MAX = 256,             /* "0-3,7" */
+    CPUS_DEADLINE_MS = 3000,    /* then a container starts with what is there */
+    OVERHEAD_PART = 32,         /* of new memory: the kernel's own tables for it */
+    THREAD_BYTES = 8 * 16 << 10 /* the kernel's own rule: an eighth of memory in stacks */
+};
+
+static uint64_t memory_known; /* bytes, in the limits */
+static uint32_t cpus_expected;
+static struct alarm cpus_alarm;
+
+static uint64_t memory_total(void)
+{
+    CLEANUP_FREE char *text = file_read("/proc/meminfo", 64);
+    const char *at = text ? strstr(text, "MemTotal:") : NULL;
+    return at ? strtoull(at + strlen("MemTotal:"), NULL, 10) << 10 : 0;
+}
+
+void grow_open(void)
+{
+    file_write("/sys/devices/system/memory/auto_online_blocks", "online");
+    memory_known = memory_total();
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+static void memory_look(void)
+{
+    uint64_t total = memory_total();
+    if (total <= memory_known)
+        return;
+    uint64_t more = total - memory_known, threads = file_number(THREADS_MAX);
+    char text[24];
+
+    memory_known = total;
+    snprintf(text, sizeof(text), "%llu", (unsigned long long)(threads + more / THREAD_BYTES));
+    file_write(THREADS_MAX, text);
+    cgroup_grow(more - more / OVERHEAD_PART, more / THREAD_BYTES);
+    container_limits_changed();
+}
+
+/* ---- CPUs ----------------------------------------------------------------------------------- */
+
+/* Calls `each` for the numbers of a list as sysfs writes it, and counts them. */
+static uint32_t list_walk(const char *list, void (*each)(unsigned cpu))
+{
+    uint32_t count = 0;
+    for (const char *at = list; *at >= '0' && *at <= '9';) {
+        char *end;
+        unsigned long from = strtoul(at, &end, 10), to = from;
+        if (*end == '-')
+            to = strtoul(end + 1, &end, 10);
+        for (unsigned long cpu = from; cpu <= to; cpu++, count++)
+            if (each)
+                each((unsigned)cpu);
+        at = *end == ',' ? end + 1 : end;
+    }
+    return count;
+}
+
+static void cpu_online(unsigned cpu)
+{
+    CLEANUP_FREE char *path = str_printf(CPU_DIR "/cpu%u/online", cpu);
+    CLEANUP_FREE char *state = file_read(path, 1);
+    if (state && *state == '0' && file_write(path, "1") < 0)
+        say(LOG_WARNING, "CPU %u cannot be brought online: %m", cpu);
+}
+
+static uint32_t cpus_count(void)
+{
+    CLEANUP_FREE char *online = file_read(CPU_DIR "/online", LIST_MAX);
+    return online ? list_walk(online, NULL) : 0;
+}
+
+static void cpus_look(void)
+{
+    CLEANUP_FREE char *present = file_read(CPU_DIR "/present", LIST_MAX);
+    CLEANUP_FREE char *online = file_read(CPU_DIR "/online", LIST_MAX);
+    if (present && online && !str_eq(present, online))
+        list_walk(present, cpu_online);
+    if (cpus_expected && cpus_count() >= cpus_expected)
+        grow_expect(0);
+}
+
+static void cpus_late(struct alarm *alarm)
+{
+    say(LOG_WARNING, "only %u of %u CPUs came within %d seconds", cpus_count(), cpus_expected,
+        CPUS_DEADLINE_MS / 1000);
+    grow_expect(0);
+}
+
+void grow_expect(uint32_t cpus)
+{
+    alarm_unset(&cpus_alarm);
+    cpus_expected = cpus > 1 && cpus > cpus_count() ? cpus : 0;
+    if (cpus_expected)
+        alarm_set(&cpus_alarm, CPUS_DEADLINE_MS, cpus_late);
+    else
+        container_look_again();
+}
+
+bool grow_ready(void)
+{
+    return !cpus_expected;
+}
+
+void grow_event(const char *event)
+{
+    if (!event || strstr(event, CPU_NEWS))
+        cpus_look();
+    if (!event || strstr(event, MEMORY_NEWS))
+        memory_look();
+}
