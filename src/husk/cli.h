@@ -35,9 +35,13 @@ int daemon_call(struct cli *cli, const char *method, const char *target, const j
 int daemon_json(struct cli *cli, const char *method, const char *target, const json_t *body,
                 json_t **ret, struct error **ret_error);
 /* GET /exitcode: waits for the end of a process. `exec` is NULL for a container's first. A daemon
- * that was there and is restarted meanwhile is waited for. */
+ * that was there and is away now is waited for, some minutes, with a remark. */
 int daemon_exit_code(struct cli *cli, const char *container, const char *exec, int *ret_code,
                      struct error **ret_error);
+/* After a container has ended with this code: why, on standard error, if the code means that it was
+ * not run or was lost. `relay` (may be NULL) may have told it already. */
+struct relay;
+void reason_print(struct cli *cli, const char *container, int code, const struct relay *relay);
 /* Turns the response on this connection, whose head has been read, into an error if its status
  * is 400 or more. */
 int daemon_check(struct http *http, struct error **ret_error);

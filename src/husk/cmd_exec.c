@@ -9,7 +9,12 @@
 #include "husk/spec.h"
 #include "husk/term.h"
 
-enum { SIGNAL_STATUS = 128 };
+enum {
+    COMMAND_NOT_EXECUTABLE = 126,
+    COMMAND_NOT_FOUND = 127,
+    SIGNAL_STATUS = 128,
+    CODE_LOST = 255, /* of a process whose end nobody saw */
+};
 
 /* Opens a hijacked stream and carries it to its end. */
 static int stream_carry(struct relay *relay, const char *target, struct error **ret_error)
@@ -28,6 +33,25 @@ static int stream_carry(struct relay *relay, const char *target, struct error **
     return rc;
 }
 
+/* The code says that the process did not end by itself: never run, or nobody saw its end. */
+static bool code_needs_reason(int code)
+{
+    return code == COMMAND_NOT_FOUND || code == COMMAND_NOT_EXECUTABLE || code == CODE_LOST;
+}
+
+void reason_print(struct cli *cli, const char *container, int code, const struct relay *relay)
+{
+    CLEANUP_JSON json_t *info = NULL;
+    CLEANUP_FREE char *target = http_target("/container/info", "container", container, NULL);
+    if (!code_needs_reason(code) || daemon_json(cli, "GET", target, NULL, &info, NULL) < 0)
+        return;
+    const json_t *status = json_object_get(info, "status");
+    const char *reason = json_text(json_object_get(status, "terminated"), "reason");
+    bool sentence = strchr(reason, ' '); /* else a word such as "Failed" */
+    if (sentence && !(relay && relay_has_told(relay, reason)))
+        note_print(cli, "container '%s': %s", json_text(status, "name"), reason);
+}
+
 /* The exit status after a stream: of the signal that ended our part, or of the process. */
 static int stream_status(struct relay *relay, struct error **ret_error)
 {
@@ -40,6 +64,8 @@ static int stream_status(struct relay *relay, struct error **ret_error)
     }
     if (daemon_exit_code(relay->cli, relay->container, relay->exec, &code, ret_error) < 0)
         return -1;
+    if (!relay->exec)
+        reason_print(relay->cli, relay->container, code, relay);
     return code;
 }
 
@@ -111,6 +137,20 @@ static int exec_in_guest(struct cli *cli, const struct args *args, struct error 
     return relay.signal ? SIGNAL_STATUS + relay.signal : 0;
 }
 
+/* Returns when the process runs. One that could not be run has an exit code all the same. */
+static int exec_detached(struct cli *cli, const char *container, const char *exec,
+                         const char *target, struct error **ret_error)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    int code;
+    if (daemon_call(cli, "POST", target, NULL, NULL, &error) == 0)
+        return 0;
+    if (daemon_exit_code(cli, container, exec, &code, NULL) < 0 || !code_needs_reason(code))
+        return error_move(ret_error, &error);
+    error_print(cli, error);
+    return code;
+}
+
 int cmd_exec(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     CLEANUP_FREE char *exec = NULL;
@@ -123,7 +163,7 @@ int cmd_exec(struct cli *cli, const struct args *args, struct error **ret_error)
     CLEANUP_FREE char *target = http_target("/exec/start", "container", args->words[0], "exec",
                                             exec, "detach", detach ? "true" : NULL, NULL);
     if (detach)
-        return daemon_call(cli, "POST", target, NULL, NULL, ret_error);
+        return exec_detached(cli, args->words[0], exec, target, ret_error);
     struct relay relay = {.cli = cli,
                           .container = args->words[0],
                           .exec = exec,
@@ -170,6 +210,7 @@ int cmd_wait(struct cli *cli, const struct args *args, struct error **ret_error)
         if (rc == 0) {
             printf("%d\n", code);
             fflush(stdout);
+            reason_print(cli, *name, code, NULL);
         } else {
             note_print(cli, "%s", error_message(error));
         }

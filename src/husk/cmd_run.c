@@ -10,7 +10,7 @@
 #include "husk/spec.h"
 #include "husk/timeline.h"
 
-enum { COMMAND_NOT_EXECUTABLE = 126, COMMAND_NOT_FOUND = 127, SIGNAL_STATUS = 128 };
+enum { SIGNAL_STATUS = 128 };
 
 static double now_ms(void)
 {
@@ -155,19 +155,6 @@ static int container_find(struct run *run, struct error **ret_error)
     return 0;
 }
 
-/* Why a command could not be run: nothing on its own output says so. */
-static void reason_print(struct run *run)
-{
-    CLEANUP_JSON json_t *info = NULL;
-    CLEANUP_FREE char *target = http_target("/container/info", "container", run->container, NULL);
-    if (daemon_json(run->cli, "GET", target, NULL, &info, NULL) < 0)
-        return;
-    const json_t *status = json_object_get(info, "status");
-    const char *reason = json_text(json_object_get(status, "terminated"), "reason");
-    if (strchr(reason, ' ')) /* a sentence, not a word such as "Failed" */
-        note_print(run->cli, "%s", reason);
-}
-
 /* After the stream has ended. */
 static int run_status(struct run *run, const struct relay *relay, struct error **ret_error)
 {
@@ -186,8 +173,7 @@ static int run_status(struct run *run, const struct relay *relay, struct error *
     waiting_end(run->cli);
     if (rc < 0)
         return -1;
-    if ((code == COMMAND_NOT_FOUND || code == COMMAND_NOT_EXECUTABLE) && !relay->wrote_stderr)
-        reason_print(run);
+    reason_print(run->cli, run->container, code, relay);
     return code;
 }
 
@@ -206,6 +192,7 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
     struct http_request join = {
         .method = "POST", .target = attach, .type = "text/plain", .upgrade = true};
     struct http_request begin = {.method = "POST", .target = go, .no_wait = true};
+    CLEANUP_ERROR struct error *error = NULL;
     struct relay relay = {.cli = run->cli,
                           .stream = stream,
                           .start = start,
@@ -219,14 +206,19 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
         http_begin(start, &begin, ret_error) < 0)
         return -1;
     timeline_mark(&run->timeline, "husk: attached");
-    int rc = relay_run(&relay, ret_error);
+    int rc = relay_run(&relay, &error);
     waiting_end(run->cli);
     timeline_mark_at(&run->timeline, "husk: started", relay.started_ns);
     timeline_mark_at(&run->timeline, "husk: first output", relay.output_ns);
     timeline_mark(&run->timeline, "husk: stream ended");
     run->started = relay.started;
     run->remove = run->remove && !relay.detached;
-    return rc < 0 ? -1 : run_status(run, &relay, ret_error);
+    if (rc == 0)
+        return run_status(run, &relay, ret_error);
+    /* The keeper may have told why on the stream already. */
+    if (relay_has_told(&relay, error_message(error)))
+        return EXIT_HUSK_FAILED;
+    return error_move(ret_error, &error);
 }
 
 static int run_attached(struct run *run, struct error **ret_error)

@@ -97,20 +97,25 @@ int daemon_json(struct cli *cli, const char *method, const char *target, const j
     return 0;
 }
 
-/* A daemon that is restarted is away for this long at most. */
-enum { RESTART_MAX_MS = 10000, RESTART_STEP_MS = 50 };
+/* The process has its exit code whether the daemon runs or not: the keeper writes it down. */
+enum { AWAY_MAX_MS = 300000, AWAY_SAID_MS = 2000, AWAY_STEP_MS = 50 };
 
 static int exit_code_ask(struct cli *cli, const char *target, json_t **ret,
                          struct error **ret_error)
 {
-    for (int waited_ms = 0;; waited_ms += RESTART_STEP_MS) {
+    for (int away_ms = 0;; away_ms += AWAY_STEP_MS) {
         CLEANUP_ERROR struct error *error = NULL;
         if (daemon_json(cli, "GET", target, NULL, ret, &error) == 0)
             return 0;
-        if (!cli->met || !error_is(error, ERROR_UNAVAILABLE) || waited_ms >= RESTART_MAX_MS)
+        if (!cli->met || !error_is(error, ERROR_UNAVAILABLE) || away_ms >= AWAY_MAX_MS) {
+            if (away_ms)
+                error_wrap(&error, "the exit code is not known");
             return error_move(ret_error, &error);
+        }
+        if (away_ms == AWAY_SAID_MS)
+            note_print(cli, "huskd is away; waiting for it, to ask for the exit code");
         http_close(&cli->http);
-        poll(NULL, 0, RESTART_STEP_MS);
+        poll(NULL, 0, AWAY_STEP_MS);
     }
 }
 

@@ -142,6 +142,31 @@ static void pieces_drop(struct iovec **pieces, int *count, size_t size)
     }
 }
 
+static void tail_keep(struct relay *relay, const struct iovec *piece)
+{
+    size_t size = piece->iov_len < RELAY_TAIL_SIZE ? piece->iov_len : RELAY_TAIL_SIZE;
+    size_t room = RELAY_TAIL_SIZE - size;
+    size_t kept = relay->tail_size < room ? relay->tail_size : room;
+    memmove(relay->tail, relay->tail + relay->tail_size - kept, kept);
+    memcpy(relay->tail + kept, (const char *)piece->iov_base + piece->iov_len - size, size);
+    relay->tail_size = kept + size;
+}
+
+bool relay_has_told(const struct relay *relay, const char *sentence)
+{
+    static const char mark[] = "husk: ";
+    CLEANUP_FREE char *text = xstrndup(relay->tail, relay->tail_size);
+    char *line = text, *end = text + strlen(text);
+    while (end > text && (end[-1] == '\n' || end[-1] == '\r'))
+        *--end = 0;
+    if (strrchr(text, '\n'))
+        line = strrchr(text, '\n') + 1;
+    if (!str_starts(line, mark) || !*sentence)
+        return false;
+    line += strlen(mark);
+    return strstr(sentence, line) || strstr(line, sentence);
+}
+
 /* A write did not succeed: 1 to try again, 0 to give up quietly, -1 with an error. */
 static int write_failed(struct relay *relay, int fd, struct error **ret_error)
 {
@@ -167,7 +192,8 @@ static int pieces_write(struct relay *relay, int fd, struct iovec *pieces, int c
     waiting_end(relay->cli);
     if (!relay->output_ns)
         relay->output_ns = timeline_now_ns();
-    relay->wrote_stderr |= fd == STDERR_FILENO;
+    for (int i = 0; i < count; i++)
+        tail_keep(relay, &pieces[i]);
     while (count) {
         ssize_t n =
             count > 1 ? writev(fd, pieces, count) : write(fd, pieces->iov_base, pieces->iov_len);

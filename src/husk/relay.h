@@ -15,6 +15,8 @@
 #include "husk/cli.h"
 #include "husk/stdcopy.h"
 
+enum { RELAY_TAIL_SIZE = 1024 };
+
 struct relay {
     struct cli *cli;
     struct http *stream;   /* its head was read: 101 */
@@ -31,10 +33,11 @@ struct relay {
     bool detached; /* ctrl-p ctrl-q was typed */
     bool started;  /* the answer on `start` was good */
     int signal;    /* that ended husk's part (SIGPIPE: nobody reads our output), 0: none */
-    bool wrote_stderr;
     uint64_t started_ns, output_ns; /* CLOCK_MONOTONIC of that answer and of the first output; 0 */
 
     /* Of relay.c. */
+    char tail[RELAY_TAIL_SIZE]; /* the last of what was written */
+    size_t tail_size;
     struct stdcopy copy;
     char *in;
     size_t in_start, in_end;
@@ -47,6 +50,10 @@ struct relay {
 
 /* Until the stream has ended, or a signal or `start` says so. */
 int relay_run(struct relay *relay, struct error **ret_error);
+
+/* Whether the output ended with a remark of the keeper, "husk: …", that says the same as this
+ * sentence, or the innermost part of it. */
+bool relay_has_told(const struct relay *relay, const char *sentence);
 
 /* Writes frames (or raw bytes of a terminal) to our standard output and error. */
 int relay_output(struct relay *relay, const char *data, size_t size, struct error **ret_error);

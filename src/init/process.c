@@ -122,6 +122,8 @@ static bool process_finish(struct process *p)
         return false;
     if (!p->refused)
         process_exited(p);
+    if (p->answer_late)
+        serve_reply(p->seq, NULL);
     process_free(p);
     return true;
 }
@@ -404,7 +406,9 @@ static void status_ended(struct process *p)
     }
     if (p->first && p->container->state == CONTAINER_STARTING)
         p->container->state = CONTAINER_RUNNING;
-    serve_reply(p->seq, NULL);
+    p->answer_late = !p->first && p->told.report == LAUNCH_CANNOT_RUN;
+    if (!p->answer_late)
+        serve_reply(p->seq, NULL);
 }
 
 static void process_refused(const struct process *p)

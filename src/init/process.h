@@ -44,6 +44,7 @@ struct process {
     uint32_t owed;        /* input that was taken and is not granted again yet */
     uint64_t oom_before;  /* processes of the container killed for memory until it began */
     bool tty, refused, discard, oom;
+    bool answer_late;          /* after the end: it could not be run, and has a code for that */
     bool input_ended;          /* nothing more comes */
     bool input_closed;         /* and the process was told */
     uint32_t rows, cols;       /* of the terminal */

@@ -213,14 +213,17 @@ static void exec_end(struct exec *e)
 
 void exec_exited(struct exec *e, const struct wire_exited *m)
 {
-    if (!e->running)
-        exec_is_running(e);
     free(e->reason);
     e->reason = guest_text(m->reason);
     e->code = m->code & 0xff;
     if (*m->reason)
-        exec_remark(e, e->reason);
+        exec_remark(e, e->reason); /* its program could not be run: it never was running */
+    else if (!e->running)
+        exec_is_running(e);
+    struct ask *asks = take(e->asks);
+    struct keeper *k = e->keeper;
     exec_end(e);
+    ask_answer(k, &asks, NULL); /* after the state, which has the reason */
 }
 
 void execs_lost(struct keeper *k, const char *why)

@@ -186,7 +186,7 @@ class Handler(socketserver.StreamRequestHandler):
     def get_container_info(self):
         entry = pod_of(self.q["container"])
         return {"container": {"tty": entry["spec"]["containers"][0].get("tty", False)},
-                "status": {"phase": "failed", "terminated":
+                "status": {"name": entry["spec"]["id"], "phase": "failed", "terminated":
                            {"reason": f"no program {command_of(entry['spec'])[0]}"}}}
 
     def post_attach(self):

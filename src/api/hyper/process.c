@@ -15,7 +15,7 @@
 
 #define HIJACK_TYPE "application/vnd.docker.raw-stream"
 
-enum { EXEC_ID_LEN = 15, CODE_UNKNOWN = 255 };
+enum { EXEC_ID_LEN = 15, CODE_NOT_EXECUTABLE = 126, CODE_NOT_FOUND = 127, CODE_UNKNOWN = 255 };
 
 enum session_state { SESSION_CREATED, SESSION_STARTING, SESSION_RUNNING, SESSION_ENDED };
 
@@ -42,6 +42,7 @@ struct process_session {
     uint64_t touched_ms; /* when it was made, or ended */
     bool asked;          /* a keeper owes an answer: must not be freed */
     bool lost;           /* nobody saw how it ended: `reason` is all that is known */
+    bool not_run;        /* its program could not be run: `reason` says why */
     struct session_waiter *waiters;
     UT_hash_handle hh;
 };
@@ -144,8 +145,22 @@ static void session_wait(struct process_session *session, struct call *call, boo
 static struct error *session_lost(const struct process_session *session)
 {
     struct error *error = NULL;
-    error_set(&error, ERROR_UNAVAILABLE, 0, "exec '%s': %s", session->id,
+    error_set(&error, ERROR_STATE, 0, "exec '%s': %s", session->id,
               str_or(session->reason, "its end was not seen"));
+    return error;
+}
+
+/* Why a process could not be run: its exit code says the kind, as shells do. */
+static struct error *session_not_run(const struct process_session *session)
+{
+    enum error_kind kind = session->code == CODE_NOT_FOUND        ? ERROR_NOT_FOUND
+                           : session->code == CODE_NOT_EXECUTABLE ? ERROR_DENIED
+                                                                  : ERROR_INVALID;
+    const struct container *ctr = world_ctr(session->api->world, session->ctr);
+    struct error *error = NULL;
+    error_set(&error, kind, 0, "%s", session->reason);
+    if (ctr)
+        error_wrap(&error, "container '%s'", ctr->spec.name);
     return error;
 }
 
@@ -153,6 +168,7 @@ static void waiters_answer(struct process_session *session, const struct error *
 {
     struct session_waiter *w, *next;
     CLEANUP_ERROR struct error *lost = session->lost ? session_lost(session) : NULL;
+    CLEANUP_ERROR struct error *not_run = session->not_run ? session_not_run(session) : NULL;
     if (!error)
         error = lost;
     DL_FOREACH_SAFE(session->waiters, w, next) {
@@ -162,6 +178,8 @@ static void waiters_answer(struct process_session *session, const struct error *
             continue;
         if (error)
             http_reply_error(w->call->r, error);
+        else if (w->for_start && not_run)
+            http_reply_error(w->call->r, not_run);
         else if (w->for_start)
             call_json(w->call, 200, json_object());
         else
@@ -196,9 +214,10 @@ void api_process_state(const char *vm, const char *ctr, const char *id, bool end
         snprintf(session->ctr_id, sizeof(session->ctr_id), "%s", ctr);
     }
     snprintf(session->vm, sizeof(session->vm), "%s", vm);
-    if (ended)
+    if (ended) {
+        session->not_run = session->state == SESSION_STARTING && !str_empty(reason);
         session_end(session, code, reason, NULL);
-    else if (session->state != SESSION_ENDED) {
+    } else if (session->state != SESSION_ENDED) {
         session->state = SESSION_RUNNING;
         waiters_answer(session, NULL);
     }
