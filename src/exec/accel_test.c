@@ -9,9 +9,11 @@
 
 #include <cmocka.h>
 
+#include "base/scratch.h"
 #include "base/str.h"
 #include "exec/accel.h"
 
+static char *directory;
 static char *cpuinfo; /* path of a file */
 
 static void write_cpuinfo(const char *text)
@@ -24,14 +26,17 @@ static void write_cpuinfo(const char *text)
 
 static int set_up(void **state)
 {
-    cpuinfo = str_printf("/tmp/husk-accel-test-%d", (int)getpid());
+    directory = scratch_make("accel");
+    cpuinfo = str_printf("%s/cpuinfo", directory);
     return 0;
 }
 
 static int tear_down(void **state)
 {
     unlink(cpuinfo);
+    rmdir(directory);
     free(cpuinfo);
+    free(directory);
     return 0;
 }
 

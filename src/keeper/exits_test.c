@@ -10,10 +10,11 @@
 
 #include <cmocka.h>
 
+#include "base/scratch.h"
 #include "base/str.h"
 #include "keeper/exits.h"
 
-static char dir[] = "/tmp/husk-exits-XXXXXX";
+static char *dir;
 static char *path;
 
 struct seen {
@@ -111,8 +112,7 @@ static void a_journal_that_is_not_there_has_no_records(void **state)
 
 static int setup(void **state)
 {
-    if (!mkdtemp(dir))
-        return -1;
+    dir = scratch_make("exits");
     path = str_printf("%s/" EXITS_FILE, dir);
     return 0;
 }
@@ -121,7 +121,9 @@ static int teardown(void **state)
 {
     unlink(path);
     free(path);
-    return rmdir(dir);
+    int rc = rmdir(dir);
+    free(dir);
+    return rc;
 }
 
 int main(void)

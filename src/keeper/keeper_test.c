@@ -9,11 +9,12 @@
 #include <cmocka.h>
 
 #include "base/log.h"
+#include "base/scratch.h"
 #include "base/str.h"
 #include "keeper/exits.h"
 #include "keeper/fixture.h"
 
-static char dir[] = "/tmp/husk-keeper-XXXXXX";
+static char *dir;
 
 static struct fixture *begin(void)
 {
@@ -341,14 +342,17 @@ static void what_a_guest_says_is_text(void **state)
 static int setup(void **state)
 {
     log_open("test", LOG_LEVEL_ERROR);
-    return mkdtemp(dir) ? chdir(dir) : -1;
+    dir = scratch_make("keeper");
+    return chdir(dir);
 }
 
 static int teardown(void **state)
 {
     unlink(EXITS_FILE);
     unlink("console.log");
-    return chdir("/") == 0 ? rmdir(dir) : -1;
+    int rc = chdir("/") == 0 ? rmdir(dir) : -1;
+    free(dir);
+    return rc;
 }
 
 /* ---- templates and clones ------------------------------------------------------------------- */

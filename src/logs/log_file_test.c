@@ -12,10 +12,11 @@
 
 #include <cmocka.h>
 
+#include "base/scratch.h"
 #include "base/str.h"
 #include "logs/log_file.h"
 
-static char dir[] = "/tmp/husk-log-XXXXXX";
+static char *dir;
 static char *path, *old;
 
 static char *file_text(const char *name)
@@ -151,8 +152,7 @@ static void half_a_line_of_the_run_before_spoils_no_other(void **state)
 
 static int setup(void **state)
 {
-    if (!mkdtemp(dir))
-        return -1;
+    dir = scratch_make("log");
     path = str_printf("%s/log", dir);
     old = str_printf("%s/log.1", dir);
     return 0;
@@ -164,7 +164,9 @@ static int teardown(void **state)
     unlink(old);
     free(path);
     free(old);
-    return rmdir(dir);
+    int rc = rmdir(dir);
+    free(dir);
+    return rc;
 }
 
 int main(void)

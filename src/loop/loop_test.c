@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/scratch.h"
 #include "base/str.h"
 #include "loop/loop.h"
 
@@ -271,12 +272,14 @@ static void an_unknown_user_is_an_error_that_names_it(void **state)
 /* As root only: another user cannot become one. */
 static void a_child_of_another_user_has_its_groups_and_that_of_its_device(void **state)
 {
-    CLEANUP_FREE char *device = str_printf("/tmp/husk-loop-test-%d", (int)getpid());
+    CLEANUP_FREE char *directory = scratch_make("loop");
+    CLEANUP_FREE char *device = str_printf("%s/device", directory);
     char text[64] = "";
     int fds[2], status = -1;
-    const char *const argv[] = {"sh", "-c", "id -u >&3; id -G >&3; echo x > \"$0\"", device, NULL};
+    const char *const argv[] = {"sh", "-c", "id -u >&3; id -G >&3; echo x > device", NULL};
     if (geteuid() != 0)
         return;
+    assert_int_equal(chmod(directory, 0711), 0);
     assert_int_equal(mknod(device, S_IFCHR | 0600, makedev(1, 3)), 0);
     assert_int_equal(chown(device, 0, 4711), 0);
     assert_int_equal(chmod(device, 0660), 0);
@@ -284,6 +287,7 @@ static void a_child_of_another_user_has_its_groups_and_that_of_its_device(void *
     const int given[] = {-1, -1, -1, fds[1]};
     struct child_spec spec = {.path = "/bin/sh",
                               .argv = argv,
+                              .cwd = directory, /* TMPDIR need not be open to others */
                               .fds = given,
                               .fd_count = 4,
                               .user = "nobody",
@@ -298,6 +302,7 @@ static void a_child_of_another_user_has_its_groups_and_that_of_its_device(void *
     assert_int_equal(chown(device, 0, 0), 0); /* root's group opens too much to be given away */
     assert_int_equal(child_user_may_use("nobody", device, NULL), -1);
     unlink(device);
+    assert_int_equal(rmdir(directory), 0);
     child_free(child);
     close(fds[0]);
     close(fds[1]);
@@ -306,7 +311,8 @@ static void a_child_of_another_user_has_its_groups_and_that_of_its_device(void *
 static void what_another_user_may_read_is_told_by_the_file_alone(void **state)
 {
     CLEANUP_ERROR struct error *e = NULL;
-    CLEANUP_FREE char *path = str_printf("/tmp/husk-loop-test-%d", (int)getpid());
+    CLEANUP_FREE char *directory = scratch_make("loop");
+    CLEANUP_FREE char *path = str_printf("%s/file", directory);
     int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0600);
     assert_true(fd >= 0);
     assert_int_equal(fchmod(fd, 0604), 0);
@@ -318,6 +324,7 @@ static void what_another_user_may_read_is_told_by_the_file_alone(void **state)
     assert_non_null(strstr(error_message(e), path));
     close(fd);
     unlink(path);
+    assert_int_equal(rmdir(directory), 0);
 }
 
 #define loop_unit_test(f) cmocka_unit_test_setup_teardown(f, set_up, tear_down)

@@ -7,6 +7,7 @@
 
 #include <cmocka.h>
 
+#include "base/scratch.h"
 #include "base/str.h"
 #include "store/store_int.h"
 
@@ -213,11 +214,10 @@ static void small_values_are_kept_by_name(void **state)
 
 static void a_second_daemon_and_a_newer_file_are_refused(void **state)
 {
-    char directory[] = "/tmp/husk-store-XXXXXX";
+    CLEANUP_FREE char *directory = scratch_make("store");
     struct store *first = NULL, *second = NULL;
     struct error *error = NULL;
 
-    assert_non_null(mkdtemp(directory));
     CLEANUP_FREE char *path = str_printf("%s/store", directory);
     CLEANUP_FREE char *reserve = str_printf("%s.reserve", path);
     CLEANUP_FREE char *log = str_printf("%s-wal", path);

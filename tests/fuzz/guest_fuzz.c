@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "base/scratch.h"
 #include "base/str.h"
 #include "keeper/exits.h"
 #include "keeper/fixture.h"
@@ -130,13 +131,14 @@ static void play_all(struct play *p, const uint8_t *data, size_t size)
     }
 }
 
-static char dir[] = "/tmp/husk-fuzz-XXXXXX";
+static char *dir;
 
 static void clean_up(void)
 {
     unlink("console.log");
     if (chdir("/") == 0)
         rmdir(dir);
+    free(dir);
 }
 
 static void prepare(void)
@@ -146,7 +148,8 @@ static void prepare(void)
         return;
     done = true;
     log_open("fuzz", LOG_LEVEL_ERROR);
-    if (!mkdtemp(dir) || chdir(dir) < 0)
+    dir = scratch_make("fuzz");
+    if (chdir(dir) < 0)
         abort();
     atexit(clean_up);
 }

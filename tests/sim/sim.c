@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "base/scratch.h"
 #include "base/str.h"
 #include "core/core.h"
 #include "sim_int.h"
@@ -391,14 +392,10 @@ static void remove_all(void)
 static void begin(bool on_disk)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    static char path[] = "/tmp/husk-sim-XXXXXX";
 
     sim.path = NULL;
     if (on_disk) {
-        snprintf(path, sizeof(path), "/tmp/husk-sim-XXXXXX");
-        sim.directory = mkdtemp(path);
-        if (!sim.directory)
-            broken("directory", "cannot be made");
+        sim.directory = scratch_make("sim");
         sim.path = str_printf("%s/store", sim.directory);
     }
     if (store_open(sim.path ? sim.path : ":memory:", &sim.store, &error) < 0)
@@ -421,6 +418,7 @@ static void end(void)
         unlink(file);
     }
     rmdir(sim.directory);
+    free(sim.directory);
     free(sim.path);
 }
 
