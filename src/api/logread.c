@@ -11,12 +11,13 @@
 #include "base/buf.h"
 #include "base/str.h"
 
-enum { LOG_CHUNK = 32 << 10 };
+enum { LOG_CHUNK = 32 << 10, OPEN_TRIES = 10 };
 
 struct log_read {
     char *path;
     struct log_query query;
     int older, fd;  /* the rotated file, until it is read; the current one; -1: not there */
+    bool rotated;   /* `fd` is not the current one any more, and gets no more lines */
     struct buf in;  /* read and not yet taken apart */
     struct buf out; /* ready, and not yet asked for */
     bool skipping;  /* inside a line that is too long */
@@ -79,6 +80,32 @@ static int file_open(const char *path, int *ret_fd, struct error **ret_error)
     return 0;
 }
 
+static bool same_file(int fd, const char *path)
+{
+    struct stat here, there;
+    return fstat(fd, &here) == 0 && stat(path, &there) == 0 && here.st_ino == there.st_ino &&
+           here.st_dev == there.st_dev;
+}
+
+/* Both, as they are at one moment. */
+static int files_open(struct log_read *log, const char *older, struct error **ret_error)
+{
+    for (int tries = 0;; tries++) {
+        if (file_open(log->path, &log->fd, ret_error) < 0 ||
+            file_open(older, &log->older, ret_error) < 0)
+            return -1;
+        if (log->fd < 0) { /* in the middle of a rotation */
+            log->fd = log->older;
+            log->older = -1;
+        }
+        if (log->fd < 0 || log->older < 0 || same_file(log->fd, log->path) || tries == OPEN_TRIES)
+            return 0;
+        close(log->fd);
+        close(log->older);
+        log->fd = log->older = -1;
+    }
+}
+
 int log_read_open(const char *path, const struct log_query *query, struct log_read **ret,
                   struct error **ret_error)
 {
@@ -87,7 +114,7 @@ int log_read_open(const char *path, const struct log_query *query, struct log_re
     log->path = xstrdup(path);
     log->query = *query;
     log->older = log->fd = -1;
-    if (file_open(older, &log->older, ret_error) < 0 || file_open(path, &log->fd, ret_error) < 0) {
+    if (files_open(log, older, ret_error) < 0) {
         log_read_free(log);
         return -1;
     }
@@ -170,33 +197,52 @@ static void lines_take(struct log_read *log)
 
 /* ---- the files ------------------------------------------------------------------------------ */
 
-/* At the end of the current file: the next one, if it was rotated meanwhile. */
+/* Whether another file is the current one now. */
+static bool file_is_rotated(const struct log_read *log)
+{
+    return access(log->path, F_OK) == 0 && (log->fd < 0 || !same_file(log->fd, log->path));
+}
+
+/* The file that was begun when ours was rotated. Ours is PATH.1 then, unless that has been replaced
+ * too: what came after ours is PATH.1 itself in that case, or is gone. */
 static bool file_next(struct log_read *log)
 {
-    struct stat here, there;
-    if (stat(log->path, &there) < 0)
-        return false;
-    if (log->fd >= 0 &&
-        (fstat(log->fd, &here) < 0 || (here.st_ino == there.st_ino && here.st_dev == there.st_dev)))
+    CLEANUP_FREE char *older = str_printf("%s.1", log->path);
+    int next = open(log->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (log->fd >= 0 && !same_file(log->fd, older)) {
+        int skipped = open(older, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+        if (skipped >= 0 && next >= 0)
+            close(next);
+        next = skipped >= 0 ? skipped : next;
+    }
+    if (next < 0)
         return false;
     if (log->fd >= 0)
         close(log->fd);
-    log->fd = open(log->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    return log->fd >= 0;
+    log->fd = next;
+    return true;
 }
 
 static bool file_read(struct log_read *log)
 {
-    for (int *fd = log->older >= 0 ? &log->older : &log->fd;; fd = &log->fd) {
-        ssize_t n = *fd < 0 ? 0 : read(*fd, buf_reserve(&log->in, LOG_CHUNK), LOG_CHUNK);
+    for (;;) {
+        int fd = log->older >= 0 ? log->older : log->fd;
+        ssize_t n = fd < 0 ? 0 : read(fd, buf_reserve(&log->in, LOG_CHUNK), LOG_CHUNK);
         if (n > 0) {
             log->in.len += (size_t)n;
             return true;
         }
-        if (fd == &log->older) {
+        if (log->older >= 0) {
             close(log->older);
             log->older = -1;
-        } else if (!file_next(log)) {
+        } else if (!log->rotated) {
+            /* The end of a file may have moved until it was rotated: it is read once more. */
+            log->rotated = file_is_rotated(log);
+            if (!log->rotated)
+                return false;
+        } else if (file_next(log)) {
+            log->rotated = false;
+        } else {
             return false;
         }
     }

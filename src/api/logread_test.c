@@ -11,16 +11,14 @@
 #include "api/logread.h"
 #include "api/times.h"
 #include "base/buf.h"
+#include "base/scratch.h"
 #include "base/str.h"
 
-static char directory[64];
-static char *path, *older;
+static char *directory, *path, *older;
 
 static int make_directory(void **state)
 {
-    snprintf(directory, sizeof(directory), "/tmp/husk-logread-XXXXXX");
-    if (!mkdtemp(directory))
-        return -1;
+    directory = scratch_make("logread");
     path = str_printf("%s/log", directory);
     older = str_printf("%s/log.1", directory);
     return 0;
@@ -32,7 +30,9 @@ static int remove_directory(void **state)
     unlink(older);
     free(path);
     free(older);
-    return rmdir(directory);
+    int rc = rmdir(directory);
+    free(directory);
+    return rc;
 }
 
 static void append(const char *file, const char *text)
@@ -165,6 +165,36 @@ static void following_survives_a_rotation_and_half_lines(void **state)
     log_read_free(log);
 }
 
+static void a_follower_that_is_a_file_behind_misses_nothing(void **state)
+{
+    struct log_read *log;
+    assert_int_equal(log_read_open(path, &ALL, &log, NULL), 0);
+    free(read_all(log, 100));
+    append_lines(path, 5, 5);
+    assert_int_equal(rename(path, older), 0);
+    append_lines(path, 6, 6);
+    assert_int_equal(rename(path, older), 0); /* the file with line 5 has no name any more */
+    append_lines(path, 7, 7);
+    CLEANUP_FREE char *after = read_all(log, 100);
+    assert_string_equal(after, "line 5\nline 6\nline 7\n");
+    log_read_free(log);
+}
+
+static void the_moment_between_two_files_is_no_gap(void **state)
+{
+    struct log_read *log;
+    assert_int_equal(rename(path, older), 0);
+    assert_int_equal(log_read_open(path, &ALL, &log, NULL), 0);
+    CLEANUP_FREE char *before = read_all(log, 100);
+    assert_string_equal(before, "line 3\nline 4\n");
+    append_lines(path, 5, 5);
+    assert_int_equal(rename(path, older), 0);
+    append_lines(path, 6, 6);
+    CLEANUP_FREE char *after = read_all(log, 100);
+    assert_string_equal(after, "line 5\nline 6\n");
+    log_read_free(log);
+}
+
 static void a_line_that_is_too_long_is_left_out(void **state)
 {
     CLEANUP_FREE char *line = xmalloc(2 * LOG_LINE_MAX + 2);
@@ -221,6 +251,9 @@ int main(void)
         cmocka_unit_test_setup(pieces_have_headers_if_wanted, start_with_four_lines),
         cmocka_unit_test_setup(what_is_no_line_of_a_log_is_left_out, start_with_four_lines),
         cmocka_unit_test_setup(following_survives_a_rotation_and_half_lines, start_with_four_lines),
+        cmocka_unit_test_setup(a_follower_that_is_a_file_behind_misses_nothing,
+                               start_with_four_lines),
+        cmocka_unit_test_setup(the_moment_between_two_files_is_no_gap, start_with_four_lines),
         cmocka_unit_test_setup(a_line_that_is_too_long_is_left_out, start_with_four_lines),
         cmocka_unit_test(times_are_read_in_every_form),
         cmocka_unit_test(a_time_that_is_written_is_read_again),
