@@ -217,6 +217,23 @@ bool core_next_reply(struct core *core, struct reply *ret)
     return true;
 }
 
+/* Whether it takes away what the world from before still counts on. */
+static bool effect_destroys(enum effect_kind kind)
+{
+    return kind == EFFECT_REMOVE_FILES || kind == EFFECT_IMAGE_FILES || kind == EFFECT_CTR_DROP ||
+           kind == EFFECT_POD_LEAVE || kind == EFFECT_VM_CLEAN;
+}
+
+bool core_is_bound(const struct core *core)
+{
+    if (core->reply_at < core->reply_count)
+        return true;
+    for (size_t i = core->effect_at; i < core->effect_count; i++)
+        if (effect_destroys(core->effects[i].token.kind))
+            return true;
+    return false;
+}
+
 /* Where the serial of the object's outstanding effect, or of its timer, is. */
 static uint32_t *slot_of(struct object *object, enum effect_kind kind)
 {

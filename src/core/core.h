@@ -12,6 +12,9 @@
  *
  *      core_clock, events …  →  store_commit(world)  →  replies  →  effects
  *
+ * Where replies or effects stand that must not be undone by the end of the host (core_is_bound),
+ * the commit is synced to the disk before them.
+ *
  * Effects are idempotent: after a crash the same may be asked again, and what is already so is
  * success. Each is completed once by core_done() (also when it failed, or its deadline passed),
  * or never if the process dies. A completion that nobody waits for any more is dropped by its
@@ -156,6 +159,11 @@ struct reply {
 };
 /* The next reply; false if there is no more. */
 bool core_next_reply(struct core *core, struct reply *ret);
+
+/* Among the replies and effects that are due is one that the world must be durable for: an answer,
+ * or the end of something that cannot be made again. Others, such as a VM that boots, are no more
+ * once the host has ended: a world from before them is then as true. */
+bool core_is_bound(const struct core *core);
 
 /* While the store is tight on space, whatever needs more of it is refused with NO_SPACE. */
 void core_set_tight(struct core *core, bool tight);

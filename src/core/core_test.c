@@ -316,6 +316,33 @@ static void a_completion_of_the_past_is_dropped(void **state)
     assert_int_equal(pod->state, POD_CREATED);
 }
 
+static void a_turn_is_bound_by_answers_and_by_what_destroys(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct effect effect;
+
+    assert_false(core_is_bound(core)); /* MAKE_LAYER can be asked again */
+    assert_true(core_next_effect(core, &effect));
+    core_done(core, effect.token, NULL, NULL);
+    assert_true(core_is_bound(core)); /* the pod is created: an answer */
+    assert_string_equal(answer(), "");
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    for (int i = 0; i < 3; i++) { /* its VM, its place, its container */
+        assert_false(core_is_bound(core));
+        assert_true(core_next_effect(core, &effect));
+        core_done(core, effect.token, NULL, NULL);
+    }
+    assert_true(core_is_bound(core));
+    assert_string_equal(answer(), "");
+    ask((struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
+    while (!core_is_bound(core)) {
+        assert_true(core_next_effect(core, &effect));
+        core_done(core, effect.token, NULL, NULL);
+    }
+    assert_true(core_next_effect(core, &effect));
+    assert_int_equal(effect.token.kind, EFFECT_VM_CLEAN);
+}
+
 /* Completes what is asked up to the next timer, lets that fire and returns its delay; 0: none. */
 static uint64_t act_and_wait(void)
 {
@@ -488,6 +515,7 @@ int main(void)
         TEST(delays_of_restarts_are_those_that_were_set),
         TEST(a_pod_whose_vm_dies_is_listed_with_its_reason),
         TEST(a_completion_of_the_past_is_dropped),
+        TEST(a_turn_is_bound_by_answers_and_by_what_destroys),
         TEST(a_pool_is_filled_one_by_one_and_a_pod_takes_from_it),
         TEST(only_the_same_shape_is_taken_from_a_pool),
         TEST(a_pool_that_fails_is_tried_again_with_growing_delays),

@@ -101,7 +101,8 @@ static bool round_run(struct daemon *d)
     CLEANUP_ERROR struct error *error = NULL;
     struct effect effect;
     bool dirty = world_is_dirty(d->world);
-    if (dirty && store_commit(d->store, d->world, &error) < 0) {
+    if ((dirty && store_commit(d->store, d->world, &error) < 0) ||
+        (core_is_bound(d->core) && store_sync(d->store, &error) < 0)) {
         commit_failed(d, error);
         return false;
     }

@@ -197,12 +197,13 @@ static int prepare(struct store *store, struct error **ret_error)
     return 0;
 }
 
-/* An exclusive lock keeps a second daemon out, and spares the shared-memory file. The write-ahead
- * log is never truncated: blocks that it has once are there when the disk is full. */
+/* What is in the log is durable when the log was synced: see store_sync(). An exclusive lock keeps
+ * a second daemon out, and spares the shared-memory file. The write-ahead log is never truncated:
+ * blocks that it has once are there when the disk is full. */
 static int set_up(struct store *store, struct error **ret_error)
 {
     static const char pragmas[] =
-        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;"
+        "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
         "PRAGMA cache_size = -512; PRAGMA journal_size_limit = -1; PRAGMA trusted_schema = OFF;"
         "PRAGMA temp_store = MEMORY;";
 
@@ -281,7 +282,24 @@ int store_commit(struct store *store, struct world *world, struct error **ret_er
     }
     if (result < 0)
         return error_move(ret_error, &error);
+    store->unsynced = true;
     world_clean(world);
+    return 0;
+}
+
+/* What SQLite itself does after each commit with synchronous = FULL. */
+int store_sync(struct store *store, struct error **ret_error)
+{
+    sqlite3_file *log = NULL;
+
+    if (!store->unsynced)
+        return 0;
+    if (store->reserve &&
+        (sqlite3_file_control(store->db, "main", SQLITE_FCNTL_JOURNAL_POINTER, &log) != SQLITE_OK ||
+         !log || !log->pMethods || log->pMethods->xSync(log, SQLITE_SYNC_NORMAL) != SQLITE_OK))
+        return error_set(ret_error, ERROR_IO, errno, "store '%s': its log cannot be synced",
+                         store->path);
+    store->unsynced = false;
     return 0;
 }
 

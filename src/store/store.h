@@ -1,8 +1,10 @@
 /* The store: the world, written down. Only this room knows SQLite.
  *
- * One transaction a loop turn (store_commit), durable when it returns. What is in the file is
- * always a world that world_verify() accepts. Beside the objects it keeps the feed, a log of what
- * happened by revision, and a few settings of the daemon's own (meta).
+ * One transaction a loop turn (store_commit): it survives the end of this process. What must
+ * survive the end of the host, too, waits for the disk (store_sync), which takes a hundred times as
+ * long. What is in the file is always a world that world_verify() accepts, if not the last one.
+ * Beside the objects it keeps the feed, a log of what happened by revision, and a few settings of
+ * the daemon's own (meta).
  *
  * A file that is damaged, or of a newer version, is refused with a sentence that names the row:
  * nothing is dropped silently.
@@ -39,6 +41,8 @@ int store_load(struct store *store, struct world *world, struct error **ret_erro
 /* Writes what is dirty and the world's feed, and marks the world clean. Cheap if nothing is.
  * On failure nothing is written and the world is still dirty. */
 int store_commit(struct store *store, struct world *world, struct error **ret_error);
+/* Waits until all that was committed is on the disk. Cheap if it is. */
+int store_sync(struct store *store, struct error **ret_error);
 
 /* Of the last event that was committed; 0 if there never was one. */
 uint64_t store_revision(const struct store *store);

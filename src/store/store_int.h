@@ -34,6 +34,7 @@ struct store {
     char *path;
     char *reserve; /* path of the reserve file, NULL for a store in memory */
     bool tight;    /* the reserve was given up */
+    bool unsynced; /* something was committed that may not be on the disk */
     uint64_t revision;
     uint64_t feed_keep;
     sqlite3_stmt *prepared[STATEMENT_COUNT];

@@ -3,6 +3,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -321,6 +322,49 @@ static void that_a_vm_is_of_the_pool_is_kept(void **state)
     assert_true(world_vm_by_id(world, "vm-ABCDEFGHIJ")->pooled);
 }
 
+/* Instead of libc's, which SQLite would call. */
+static int syncs;
+
+int fdatasync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    syncs++;
+    return (int)syscall(SYS_fsync, fd);
+}
+
+static void a_commit_waits_for_the_disk_only_if_asked(void **state)
+{
+    char directory[] = "/tmp/husk-store-XXXXXX";
+    struct store *file = NULL;
+
+    assert_non_null(mkdtemp(directory));
+    CLEANUP_FREE char *path = str_printf("%s/store", directory);
+    CLEANUP_FREE char *reserve = str_printf("%s.reserve", path);
+    CLEANUP_FREE char *log = str_printf("%s-wal", path);
+
+    assert_int_equal(store_open(path, &file, NULL), 0);
+    add_pod("first");
+    assert_int_equal(store_commit(file, world, NULL), 0);
+    syncs = 0;
+    add_pod("second");
+    assert_int_equal(store_commit(file, world, NULL), 0);
+    assert_int_equal(syncs, 0);
+    assert_int_equal(store_sync(file, NULL), 0);
+    assert_int_equal(syncs, 1);
+    assert_int_equal(store_sync(file, NULL), 0);
+    assert_int_equal(syncs, 1);
+    store_close(file);
+    unlink(path);
+    unlink(reserve);
+    unlink(log);
+    assert_int_equal(rmdir(directory), 0);
+}
+
 int main(void)
 {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, begin, end)
@@ -334,6 +378,7 @@ int main(void)
         TEST(a_second_daemon_and_a_newer_file_are_refused),
         TEST(a_store_of_version_1_is_read_and_written),
         TEST(that_a_vm_is_of_the_pool_is_kept),
+        TEST(a_commit_waits_for_the_disk_only_if_asked),
     };
 
     return cmocka_run_group_tests_name("store", tests, NULL, NULL);
