@@ -47,6 +47,8 @@ bool api_turn(struct api *api);
 void api_process_state(const char *vm, const char *ctr, const char *id, bool ended, uint32_t code,
                        const char *reason, void *api);
 void api_vm_lost(const char *vm, void *api);
+/* Of NULL: nothing. */
+void api_templates_changed(struct api *api);
 
 /* Loads an archive of images from a file, as `husk load` does; problems are logged. `done` is
  * called in the end, however it went. */

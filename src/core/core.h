@@ -248,6 +248,7 @@ bool core_next_effect(struct core *core, struct effect *ret);
 struct effect_result {
     const char *accel, *machine;
     int32_t qemu_pid;
+    const char *template; /* NULL: it was not cloned */
 };
 void core_done(struct core *core, struct token token, const struct error *error,
                const struct effect_result *result);

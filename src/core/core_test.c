@@ -65,7 +65,7 @@ static const char *ask(struct request request)
 /* Completes everything but timers, until there is nothing more; `failing` fails. */
 static void act(enum effect_kind failing)
 {
-    static const struct effect_result booted = {"tcg", "q35", 1};
+    static const struct effect_result booted = {"tcg", "q35", 1, NULL};
     struct error *error = NULL;
     struct effect effect;
 

@@ -213,6 +213,7 @@ static void spawn_done(struct core *core, struct vm *vm, const struct error *err
     if (result) {
         str_set(&vm->accel, result->accel);
         str_set(&vm->machine, result->machine);
+        str_set(&vm->template, result->template);
         vm->qemu_pid = result->qemu_pid;
     }
     if (vm->pooled) {
@@ -222,7 +223,7 @@ static void spawn_done(struct core *core, struct vm *vm, const struct error *err
     }
     vm->state = pod ? VM_ASSOCIATED : VM_IDLE;
     vm_changed(core, vm);
-    vm_tell(core, vm, "Booted", NULL);
+    vm_tell(core, vm, vm->template ? "Cloned" : "Booted", vm->template);
 }
 
 /* Who cannot do that cannot be the home of a pod either. */
@@ -236,7 +237,7 @@ static void rehearse_done(struct core *core, struct vm *vm, const struct error *
     }
     vm->state = VM_IDLE;
     vm_changed(core, vm);
-    vm_tell(core, vm, "Booted", "for the pool");
+    vm_tell(core, vm, vm->template ? "Cloned" : "Booted", "for the pool");
 }
 
 /* As long as QEMU may live its keeper may know of an end that nobody has told yet: it is turned off

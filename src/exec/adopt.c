@@ -121,7 +121,9 @@ static void clear_strangers(struct exec *exec)
     CLEANUP_STRV char **strangers = NULL;
     DIR *directory = opendir(path);
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
-        if (entry->d_name[0] == '.' || world_vm_by_id(exec->world, entry->d_name))
+        const struct link *link = link_find(exec, entry->d_name);
+        if (entry->d_name[0] == '.' || world_vm_by_id(exec->world, entry->d_name) ||
+            (link && link->makes_template))
             continue;
         log_warning("vm '%s' is not known: it is ended", entry->d_name);
         link_kill_leftovers(exec, entry->d_name);
@@ -138,7 +140,7 @@ static void drop_unknown_links(struct exec *exec)
 {
     struct link *link, *next;
     DL_FOREACH_SAFE(exec->links, link, next)
-        if (!world_vm_by_id(exec->world, link->vm))
+        if (!world_vm_by_id(exec->world, link->vm) && !link->makes_template)
             link_free(link);
 }
 

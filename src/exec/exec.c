@@ -4,7 +4,7 @@
 #include <utlist.h>
 
 #include "exec/accel.h"
-#include "exec/exec_int.h"
+#include "exec/template.h"
 
 /* `asked` and `done`: marks of a container's way to its start. */
 static const struct {
@@ -250,6 +250,8 @@ struct exec *exec_new(struct loop *loop, struct world *world, struct core *core,
     exec->hooks = *hooks;
     exec->pool = pool_new(exec);
     exec->timing = timing_new();
+    exec->line = boot_line_new(exec);
+    exec->templates = templates_new(exec);
     return exec;
 }
 
@@ -264,9 +266,11 @@ void exec_free(struct exec *exec)
     if (!exec)
         return;
     exec_forget_tasks(exec);
-    pool_free(exec->pool);
+    templates_free(exec->templates);
     while (exec->links)
         link_free(exec->links);
+    timer_free(exec->line);
+    pool_free(exec->pool);
     parked_free_all(exec);
     timing_free(exec->timing);
     free(exec->kvm_refused);

@@ -24,6 +24,8 @@ enum {
     ATTACH_PARKED_MAX = 64, /* clients that wait for their container to start */
     BOOT_DISKS_MAX = 12,    /* there from the start of a VM; the rest is plugged in later */
     JOBS_MAX = 1024,        /* that wait for a worker */
+    TEMPLATE_ID_MAX = 31,   /* bytes of the id of a template */
+    TEMPLATE_SIZES_MAX = 16,
 };
 
 /* All strings outlive the exec. */
@@ -37,6 +39,18 @@ struct exec_config {
     uint64_t log_max_bytes, image_layer_max_bytes;
     unsigned workers;
     uint64_t job_deadline_ms;
+
+    bool templates;                 /* whether VMs are cloned at all */
+    const char *template_dir;       /* absolute; made if it is missing */
+    const uint64_t *template_sizes; /* base memories, in bytes, whole MiB … */
+    size_t template_size_count; /* … of which templates are made without being asked, in order */
+    bool template_huge;         /* their memory is in huge pages */
+    unsigned templates_max;
+    uint64_t templates_max_bytes; /* of files */
+    uint32_t clone_deadline_ms;   /* until the first word of a clone */
+    const char *busybox;          /* the archive whose image is rehearsed */
+    uint32_t cpus_max;            /* that a VM may have */
+    uint64_t memory_max_bytes;    /* same */
 };
 
 /* What others want to know at once; each may be NULL. */
@@ -50,6 +64,8 @@ struct exec_hooks {
     void (*completed)(struct token token, void *arg);
     /* A guest came up by emulation only, after KVM gave no sign of life. */
     void (*kvm_refused)(const char *why, void *arg);
+    /* Something of the templates is another one than it was: exec_template_get() tells. */
+    void (*templates_changed)(void *arg);
     void *arg;
 };
 
@@ -112,6 +128,39 @@ void exec_kill(struct exec *exec, struct ref pod, const char *ctr, const char *i
 void exec_start_asked(struct exec *exec, const struct pod *pod);
 /* To look at. */
 const struct timing *exec_timing(const struct exec *exec);
+
+/* ---- templates ------------------------------------------------------------------------------ */
+
+struct template_info {
+    const char *id;
+    const char *state;  /* "absent", "loading", "building", "ready", "bad" */
+    const char *step;   /* building: what is being done; else "" */
+    const char *reason; /* bad: why; absent: why it is, if that was a failure; else "" */
+    uint64_t memory_bytes, disk_bytes;
+    int64_t created_ns, used_ns; /* wall clock, 0: never */
+    uint64_t clones;             /* since the daemon started */
+    unsigned vms;                /* that were cloned of it, and are there */
+    bool wanted;                 /* absent: it will be made when nothing else starts */
+    const char *const *inputs;   /* "name=value": all that it depends on */
+};
+
+/* After the first exec_adopt(): templates that are there are loaded, those that are missing made,
+ * old ones removed. */
+void exec_templates_begin(struct exec *exec);
+/* In the order of their memory. What `info` points to is valid until the next turn. */
+void exec_templates_each(const struct exec *exec,
+                         void (*each)(const struct template_info *info, void *arg), void *arg);
+/* By id or the beginning of one. ERROR_NOT_FOUND; ERROR_INVALID if it means more than one. */
+int exec_template_get(const struct exec *exec, const char *name, struct template_info *ret,
+                      struct error **ret_error);
+/* Its memory and its files go. It is made again when a VM could be cloned of it, or at the next
+ * start. VMs that were cloned of it go on. */
+int exec_template_remove(struct exec *exec, const char *name, struct error **ret_error);
+/* Makes the template of that memory, even if it is there already or went wrong before. *ret_id
+ * (TEMPLATE_ID_MAX + 1 bytes) is its id. Returns at once: ERROR_INVALID if no VM can have so much
+ * memory, ERROR_STATE if templates are switched off. */
+int exec_template_build(struct exec *exec, uint64_t memory_bytes, char *ret_id,
+                        struct error **ret_error);
 
 /* ---- images --------------------------------------------------------------------------------- */
 

@@ -7,6 +7,14 @@
 
 struct link;
 struct pool;
+struct templates;
+
+enum {
+    LINK_VM_MAX = TEMPLATE_ID_MAX + 4, /* "vm-…", or "tpl-" and the id of a template */
+    BOOTS_A_CPU = 2,                   /* VMs that boot at a time */
+};
+
+#define REHEARSAL_PREFIX "cache/rehearsal-"
 
 /* An effect that is being done. */
 struct task {
@@ -36,6 +44,8 @@ struct exec {
     struct link *links;
     struct pool *pool;
     struct timing *timing;
+    struct templates *templates;
+    struct timer *line; /* somebody may boot now */
     struct parked *parked;
     unsigned parked_count;
     struct timer *parked_timer;
@@ -70,7 +80,7 @@ struct link {
     struct link *prev, *next;
     struct exec *exec;
     bool listed; /* else it only waits for the end of its connection */
-    char vm[VM_ID_LEN + 1];
+    char vm[LINK_VM_MAX + 1];
     struct ref ref;    /* of the VM; none if the world does not know it */
     struct conn *conn; /* NULL: the keeper is gone */
     struct ask *asks;
@@ -82,8 +92,14 @@ struct link {
     char *pod, *reason;
     int32_t qemu_pid;
 
-    bool retry;         /* once closed, boot again without KVM */
+    bool retry;         /* once closed, boot again: cold, or without KVM */
     struct task *spawn; /* VM_SPAWN that waits for the guest */
+    bool in_line;       /* for its boot */
+    bool booting;
+    bool makes_template;                /* it is of no VM of the world */
+    char template[TEMPLATE_ID_MAX + 1]; /* it is cloned of; "": it boots cold */
+    char blamed[TEMPLATE_ID_MAX + 1];   /* of which a clone failed before */
+    char *why_cold;                     /* NULL: it is no matter */
 
     bool adopting; /* SNAPSHOT is under way */
     struct timer *deadline;
@@ -148,6 +164,24 @@ void act_image_files(struct task *task);
 /* VM_OFF's deadline has passed: its keeper hangs, and is killed with all that is its VM's. */
 void vm_off_late(const struct task *task);
 
+/* ---- boot.c: VM_SPAWN ----------------------------------------------------------------------- */
+
+struct timer *boot_line_new(struct exec *exec);
+/* In a later turn: who waits in line may be next. */
+void boot_line_look(struct exec *exec);
+/* A VM boots, or waits for that. */
+bool boot_line_busy(const struct exec *exec);
+/* What every VM has in common. Points into the config. */
+void boot_message(const struct exec *exec, const char *accel, struct wire_vm_boot *ret);
+/* That QEMU and what it boots can be used; said here, where the settings have names. */
+int boot_check(const struct exec_config *config, struct error **ret_error);
+/* The connection has ended: whether another keeper is booting the VM now. */
+bool boot_link_closed(struct link *link);
+/* VM_OFF or VM_CLEAN overtakes what was asked. */
+void boot_overtaken(struct exec *exec, struct ref ref);
+/* The link goes. */
+void boot_forget(struct link *link);
+
 /* What a link tells its VM's owner. */
 void vm_state_came(struct link *link);
 void vm_link_closed(struct link *link);
@@ -175,6 +209,22 @@ struct job *pool_layer(struct pool *pool, const char *directory, const char *pat
 struct job *pool_remove(struct pool *pool, const char *const *paths,
                         void (*done)(const struct error *error, uint64_t value, void *arg),
                         void *arg);
+/* The same below another directory than the root; nobody waits for it. */
+void pool_remove_below(struct pool *pool, const char *root, const char *const *paths);
+/* Makes the image that is rehearsed and a layer, in `directory`, which is made first. */
+struct job *pool_rehearsal(struct pool *pool, const char *directory, const char *image,
+                           const char *layer,
+                           void (*done)(const struct error *error, uint64_t value, void *arg),
+                           void *arg);
+/* `memory` is taken over; the other paths are absolute. The value is the bytes of the files. */
+struct job *pool_template_save(struct pool *pool, int memory, const char *dir, const char *path,
+                               const char *const *inputs,
+                               void (*done)(const struct error *error, uint64_t value, void *arg),
+                               void *arg);
+struct job *pool_template_load(struct pool *pool, int memory, const char *path,
+                               const char *const *inputs,
+                               void (*done)(const struct error *error, uint64_t value, void *arg),
+                               void *arg);
 /* Removes what belongs to no object of the world, as it will be then. */
 void pool_sweep(struct pool *pool);
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);
@@ -188,6 +238,8 @@ char *path_of_log(const struct pod *pod, const struct container *ctr);
 /* The prepared root filesystem of an image. */
 char *path_of_image(const char *image_id);
 char *path_of_vm(const char *vm);
+/* The prepared root of the image that is rehearsed. */
+char *rehearsal_image(const struct exec_config *config);
 /* "ROOT/path"; owned. */
 char *path_full(const struct exec *exec, const char *path);
 

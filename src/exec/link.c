@@ -378,6 +378,7 @@ struct link *link_new(struct exec *exec, const char *vm, struct ref ref)
  * write to it, and never read that it may go. */
 void link_dismiss(struct link *link)
 {
+    boot_forget(link);
     DL_DELETE(link->exec->links, link);
     link->listed = false;
     asks_fail(link);
@@ -386,8 +387,10 @@ void link_dismiss(struct link *link)
 
 void link_free(struct link *link)
 {
-    if (link->listed)
+    if (link->listed) {
+        boot_forget(link);
         DL_DELETE(link->exec->links, link);
+    }
     link->listed = false;
     asks_fail(link);
     if (link->conn) { /* which calls once more: then is the end */
@@ -398,5 +401,6 @@ void link_free(struct link *link)
     link_forget_known(link);
     free(link->pod);
     free(link->reason);
+    free(link->why_cold);
     free(link);
 }

@@ -15,10 +15,12 @@
 struct job {
     struct job *prev, *next; /* of those that wait */
     unsigned type;
-    char *directory, *path; /* LAYER: the directory is made first */
+    char *root;             /* REMOVE: NULL is the daemon's */
+    char *directory, *path; /* LAYER, REHEARSAL: the directory is made first; TEMPLATE_… */
+    char *image;            /* REHEARSAL */
     uint64_t size_bytes;
-    char **paths; /* REMOVE */
-    int fd;       /* LOAD */
+    char **paths; /* REMOVE; TEMPLATE_…: the inputs */
+    int fd;       /* LOAD, TEMPLATE_… */
     const struct load_ops *ops;
     void (*done)(const struct error *error, uint64_t value, void *arg);
     void *arg;
@@ -51,6 +53,8 @@ static void job_free(struct job *job)
 {
     if (job->fd >= 0)
         close(job->fd);
+    free(job->root);
+    free(job->image);
     free(job->directory);
     free(job->path);
     strv_free(job->paths);
@@ -117,22 +121,65 @@ static int send_load(struct worker *w, struct job *job, struct error **ret_error
 }
 
 /* The directory is made now and not before, so that no sweep comes in between. */
-static int send_layer(struct worker *w, struct job *job, struct error **ret_error)
+static int directory_make(struct worker *w, const struct job *job, struct error **ret_error)
 {
-    struct exec *exec = w->pool->exec;
-    CLEANUP_FREE char *directory = path_full(exec, job->directory);
+    CLEANUP_FREE char *directory = path_full(w->pool->exec, job->directory);
     if (mkdir(directory, 0700) < 0 && errno != EEXIST)
         return error_set(ret_error, ERROR_IO, errno, "mkdir '%s'", directory);
-    struct wire_job_layer message = {
-        .seq = 1, .root = exec->config.root, .path = job->path, .size_bytes = job->size_bytes};
+    return 0;
+}
+
+static int send_layer(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct wire_job_layer message = {.seq = 1,
+                                     .root = w->pool->exec->config.root,
+                                     .path = job->path,
+                                     .size_bytes = job->size_bytes};
+    if (directory_make(w, job, ret_error) < 0)
+        return -1;
     conn_send(w->conn, WIRE_JOB_LAYER, 0, &message);
+    return 0;
+}
+
+static int send_rehearsal(struct worker *w, struct job *job, struct error **ret_error)
+{
+    const struct exec_config *config = &w->pool->exec->config;
+    struct wire_job_rehearsal message = {.seq = 1,
+                                         .root = config->root,
+                                         .busybox = config->busybox,
+                                         .image = job->image,
+                                         .layer = job->path};
+    if (directory_make(w, job, ret_error) < 0)
+        return -1;
+    conn_send(w->conn, WIRE_JOB_REHEARSAL, 0, &message);
+    return 0;
+}
+
+static int send_template_save(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct wire_job_template_save message = {.seq = 1,
+                                             .dir = job->directory,
+                                             .path = job->path,
+                                             .inputs = (const char *const *)job->paths};
+    conn_send_fd(w->conn, WIRE_JOB_TEMPLATE_SAVE, 0, &message, job->fd);
+    job->fd = -1;
+    return 0;
+}
+
+static int send_template_load(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct wire_job_template_load message = {
+        .seq = 1, .path = job->path, .inputs = (const char *const *)job->paths};
+    conn_send_fd(w->conn, WIRE_JOB_TEMPLATE_LOAD, 0, &message, job->fd);
+    job->fd = -1;
     return 0;
 }
 
 static int send_remove(struct worker *w, struct job *job, struct error **ret_error)
 {
-    struct wire_job_remove message = {
-        .seq = 1, .root = w->pool->exec->config.root, .paths = (const char *const *)job->paths};
+    struct wire_job_remove message = {.seq = 1,
+                                      .root = str_or(job->root, w->pool->exec->config.root),
+                                      .paths = (const char *const *)job->paths};
     conn_send(w->conn, WIRE_JOB_REMOVE, 0, &message);
     return 0;
 }
@@ -156,6 +203,9 @@ static int job_send(struct worker *w, struct job *job, struct error **ret_error)
         {WIRE_JOB_LAYER, send_layer},
         {WIRE_JOB_REMOVE, send_remove},
         {WIRE_JOB_SWEEP, send_sweep},
+        {WIRE_JOB_REHEARSAL, send_rehearsal},
+        {WIRE_JOB_TEMPLATE_SAVE, send_template_save},
+        {WIRE_JOB_TEMPLATE_LOAD, send_template_load},
     };
     for (size_t i = 0; i < ARRAY_SIZE(senders); i++)
         if (senders[i].type == job->type)
@@ -393,6 +443,61 @@ struct job *pool_remove(struct pool *pool, const char *const *paths,
 {
     struct job *job = job_new(WIRE_JOB_REMOVE);
     job->paths = strv_copy(paths);
+    job->done = done;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+void pool_remove_below(struct pool *pool, const char *root, const char *const *paths)
+{
+    struct job *job = job_new(WIRE_JOB_REMOVE);
+    job->root = xstrdup(root);
+    job->paths = strv_copy(paths);
+    pool_add(pool, job);
+}
+
+struct job *pool_rehearsal(struct pool *pool, const char *directory, const char *image,
+                           const char *layer,
+                           void (*done)(const struct error *error, uint64_t value, void *arg),
+                           void *arg)
+{
+    struct job *job = job_new(WIRE_JOB_REHEARSAL);
+    job->directory = xstrdup(directory);
+    job->image = xstrdup(image);
+    job->path = xstrdup(layer);
+    job->done = done;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+static struct job *template_job(unsigned type, int memory, const char *path,
+                                const char *const *inputs)
+{
+    struct job *job = job_new(type);
+    job->fd = memory;
+    job->path = xstrdup(path);
+    job->paths = strv_copy(inputs);
+    return job;
+}
+
+struct job *pool_template_save(struct pool *pool, int memory, const char *dir, const char *path,
+                               const char *const *inputs,
+                               void (*done)(const struct error *error, uint64_t value, void *arg),
+                               void *arg)
+{
+    struct job *job = template_job(WIRE_JOB_TEMPLATE_SAVE, memory, path, inputs);
+    job->directory = xstrdup(dir);
+    job->done = done;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+struct job *pool_template_load(struct pool *pool, int memory, const char *path,
+                               const char *const *inputs,
+                               void (*done)(const struct error *error, uint64_t value, void *arg),
+                               void *arg)
+{
+    struct job *job = template_job(WIRE_JOB_TEMPLATE_LOAD, memory, path, inputs);
     job->done = done;
     job->arg = arg;
     return pool_add(pool, job);

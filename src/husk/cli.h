@@ -107,6 +107,7 @@ int cmd_inspect(struct cli *cli, const struct args *args, struct error **ret_err
 int cmd_events(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_info(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_version(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_template(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_images(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_load(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_rmi(struct cli *cli, const struct args *args, struct error **ret_error);

@@ -28,6 +28,7 @@ static const struct {
     {"Version", "Version", INFO_TEXT, true},
     {"Accel", "Acceleration", INFO_TEXT, true},
     {"AccelReason", "  Because", INFO_TEXT, true},
+    {"Templates", "Templates", INFO_OBJECT, true},
     {"Machine", "Machine", INFO_TEXT, true},
     {"Kernel", "Kernel", INFO_TEXT, true},
     {"Qemu", "QEMU", INFO_TEXT, true},

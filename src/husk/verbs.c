@@ -140,6 +140,18 @@ static const struct more {
     {VERB_VERSION, 0, 0, false, cmd_version,
      "The client's version is always told; if the daemon cannot be reached, it says why.",
      "husk version  both versions\n"},
+    {VERB_TEMPLATE, 1, WORDS_ANY, false, cmd_template,
+     "A template is a guest that was booted once and frozen; a VM that is cloned of one starts in "
+     "a "
+     "fraction of the time, and shares its memory. huskd makes those that its settings name by "
+     "itself, and anew when the kernel, QEMU or a setting changes.\n"
+     "'ls' lists them. 'inspect' prints all about one, with what it was made of; its id or the "
+     "beginning of it will do. 'build' makes those of the given memories, or all that are listed, "
+     "anew, and waits for it. 'rm' removes one; VMs that were cloned of it go on, and it is made "
+     "again when the next VM could use it.",
+     "husk template ls  are pods cloned here?\n"
+     "husk template build 256M  a template for pods of 256 MiB and more\n"
+     "husk template rm 256  remove it again\n"},
     {VERB_IMAGES, 0, 1, false, cmd_images, "Lists images with their names, ages and sizes.",
      "husk images -q  ids only\n"},
     {VERB_LOAD, 0, 0, false, cmd_load,

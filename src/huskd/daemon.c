@@ -27,6 +27,8 @@ struct daemon {
     const struct settings *settings;
     char **settings_list;
     struct places places;
+    uint64_t template_sizes[SETTINGS_SIZES_MAX];
+    size_t template_size_count;
     int lock, listener;
     bool activated; /* the socket is systemd's */
 
@@ -205,6 +207,8 @@ static void adopted(void *arg)
     d->adopting = false;
     if (d->ending)
         stop_all(d);
+    else
+        exec_templates_begin(d->exec);
     if (d->serving || d->ending)
         return;
     exec_sweep(d->exec);
@@ -229,9 +233,25 @@ static struct spec_limits spec_limits(const struct settings *s)
     };
 }
 
+/* Whole GiB: a host whose kernel leaves a page more or less is the same to a template. */
+static uint64_t memory_ceiling(uint64_t bytes)
+{
+    const uint64_t gib = 1ULL << 30;
+    return (bytes + gib - 1) / gib * gib;
+}
+
+static void templates_changed(void *arg)
+{
+    struct daemon *d = arg;
+    api_templates_changed(d->api);
+}
+
+/* The settings were checked. */
 static void exec_make(struct daemon *d)
 {
     const struct settings *s = d->settings;
+    const struct spec_limits limits = spec_limits(s);
+    settings_template_sizes(s, d->template_sizes, &d->template_size_count, NULL);
     const struct exec_config config = {
         .root = d->places.root,
         .keeper = d->places.keeper,
@@ -249,8 +269,20 @@ static void exec_make(struct daemon *d)
         .image_layer_max_bytes = s->image_layer_max,
         .workers = (unsigned)s->workers,
         .job_deadline_ms = s->job_deadline,
+        .templates = str_eq(s->templates, "on"),
+        .template_dir = d->places.templates,
+        .template_sizes = d->template_sizes,
+        .template_size_count = d->template_size_count,
+        .template_huge = str_eq(s->template_memory, "hugetlb"),
+        .templates_max = (unsigned)s->templates_max,
+        .templates_max_bytes = s->templates_max_size,
+        .clone_deadline_ms = (uint32_t)s->clone_deadline,
+        .busybox = d->places.busybox,
+        .cpus_max = limits.vcpu_max,
+        .memory_max_bytes = memory_ceiling(limits.memory_max_mb << 20),
     };
-    const struct exec_hooks hooks = {process_state, vm_lost, effect_completed, kvm_refused, d};
+    const struct exec_hooks hooks = {process_state, vm_lost,           effect_completed,
+                                     kvm_refused,   templates_changed, d};
     d->exec = exec_new(d->loop, d->world, d->core, &config, &hooks);
     kvm_recall(d);
 }

@@ -70,6 +70,7 @@ void places_init(struct places *places, const struct settings *settings)
         directory_find(settings->libexec, here, libexec_there, "husk-keeper");
     CLEANUP_FREE char *guest = directory_find(settings->guest, guest_here, guest_there, "vmlinux");
     places->root = xstrdup(settings->root);
+    places->templates = xstrdup(str_or(settings->template_dir, ""));
     places->keeper = str_printf("%s/husk-keeper", libexec);
     places->worker = str_printf("%s/husk-worker", libexec);
     places->kernel =
@@ -83,6 +84,7 @@ void places_init(struct places *places, const struct settings *settings)
 void places_done(struct places *places)
 {
     free(places->root);
+    free(places->templates);
     free(places->keeper);
     free(places->worker);
     free(places->kernel);
@@ -139,6 +141,10 @@ int root_take(struct places *places, int *ret_fd, struct error **ret_error)
         return error_set(ret_error, ERROR_IO, errno, "the root '%s'", places->root);
     free(places->root);
     places->root = canonical;
+    if (str_empty(places->templates)) {
+        free(places->templates);
+        places->templates = str_printf("%s/templates", canonical);
+    }
     if (lock_take(canonical, ret_fd, ret_error) < 0)
         return -1;
     for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {

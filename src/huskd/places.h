@@ -9,7 +9,8 @@
 
 /* All absolute, all owned. A file that is not there has a name nevertheless. */
 struct places {
-    char *root; /* canonical; as set until root_take() */
+    char *root;      /* canonical; as set until root_take() */
+    char *templates; /* directory of the templates; "" until root_take() if it is in the root */
     char *keeper, *worker;
     char *kernel, *initrd, *busybox;
     char *qemu; /* as set, if there is no such program */

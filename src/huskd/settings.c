@@ -253,6 +253,43 @@ int settings_load(struct settings *s, const char *file, struct error **ret_error
     return settings_parse(s, file, text, size, ret_error);
 }
 
+static int template_size_add(const struct settings *s, uint64_t ret[SETTINGS_SIZES_MAX],
+                             size_t *count, const char *word, struct error **ret_error)
+{
+    enum { STEP = 2 << 20, LEAST = 48 << 20 };
+    uint64_t bytes;
+    if (!str_to_size(word, 1, &bytes) || bytes % STEP)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "template_sizes: '%s' is not a size in steps of 2 MiB such as 128MiB",
+                         word);
+    if (bytes < LEAST || (s->memory_max && bytes > s->memory_max))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "template_sizes: '%s' is less than 48MiB or more than memory_max", word);
+    if (*count == SETTINGS_SIZES_MAX || *count >= s->templates_max)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "template_sizes: more than templates_max, or than %d", SETTINGS_SIZES_MAX);
+    for (size_t i = 0; i < *count; i++)
+        if (ret[i] == bytes)
+            return error_set(ret_error, ERROR_INVALID, 0, "template_sizes: '%s' is named twice",
+                             word);
+    ret[(*count)++] = bytes;
+    return 0;
+}
+
+int settings_template_sizes(const struct settings *s, uint64_t ret[SETTINGS_SIZES_MAX],
+                            size_t *ret_count, struct error **ret_error)
+{
+    const char *rest = str_or(s->template_sizes, "");
+    *ret_count = 0;
+    while (*(rest += strspn(rest, ", "))) {
+        CLEANUP_FREE char *word = xstrndup(rest, strcspn(rest, ", "));
+        if (template_size_add(s, ret, ret_count, word, ret_error) < 0)
+            return -1;
+        rest += strlen(word);
+    }
+    return 0;
+}
+
 int settings_check(const struct settings *s, struct error **ret_error)
 {
     if (s->memory_max && s->memory_max < s->memory_min)
@@ -267,7 +304,10 @@ int settings_check(const struct settings *s, struct error **ret_error)
     if (str_empty(s->qemu))
         return error_set(ret_error, ERROR_INVALID, 0, "qemu: the name of a program is missing");
     struct pool_shape shapes[POOL_SHAPES_MAX];
+    uint64_t sizes[SETTINGS_SIZES_MAX];
     size_t count;
+    if (settings_template_sizes(s, sizes, &count, ret_error) < 0)
+        return -1;
     return shapes_read(s, shapes, &count, ret_error);
 }
 

@@ -15,6 +15,7 @@
 #include "base/error.h"
 
 enum {
+    SETTINGS_SIZES_MAX = 16,       /* template_sizes */
     SETTINGS_FILE_MAX = 256 << 10, /* bytes of a huskd.conf */
     SETTINGS_LINE_MAX = 4096,      /* bytes of one of its lines */
 };
@@ -50,6 +51,10 @@ int settings_load(struct settings *s, const char *file, struct error **ret_error
 
 /* What no single value shows: memory_min above memory_max and the like. */
 int settings_check(const struct settings *s, struct error **ret_error);
+
+/* The memories of template_sizes in bytes, at most SETTINGS_SIZES_MAX, no two alike. */
+int settings_template_sizes(const struct settings *s, uint64_t ret[SETTINGS_SIZES_MAX],
+                            size_t *ret_count, struct error **ret_error);
 
 /* The file that is read when none is named; owned by the caller. */
 char *settings_default_file(void);

@@ -30,6 +30,7 @@ void vm_free(struct vm *vm)
         return;
     free(vm->accel);
     free(vm->machine);
+    free(vm->template);
     free(vm->reason);
     free(vm);
 }

@@ -30,6 +30,7 @@ struct vm {
     uint64_t memory_mb;
     char *accel;        /* "kvm" or "tcg"; NULL until it is booted */
     char *machine;      /* "q35" or "microvm"; NULL until it is booted */
+    char *template;     /* id of the one that it was cloned of; NULL: it booted cold */
     int32_t qemu_pid;   /* 0: not known */
     int64_t created_ns; /* wall clock */
     bool paused;        /* vCPUs are frozen */

@@ -164,6 +164,7 @@ static int load_vm(struct row *row, struct world *world, struct error **ret_erro
     vm->dead = get_bool(row);
     vm->reason = xstrdup(get_text(row, true));
     vm->pooled = get_bool(row);
+    vm->template = xstrdup(get_text(row, true));
     if (row_check(row, ret_error) < 0) {
         vm_free(vm);
         return -1;

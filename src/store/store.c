@@ -35,6 +35,7 @@ static const char *const schema[STORE_VERSION] = {
     " noun TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL, reason TEXT NOT NULL,"
     " message TEXT NOT NULL);",
     "ALTER TABLE vms ADD COLUMN pooled INTEGER NOT NULL DEFAULT 0;",
+    "ALTER TABLE vms ADD COLUMN template TEXT;",
 };
 
 static const char *const statements[STATEMENT_COUNT] = {
@@ -44,7 +45,7 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DELETE_IMAGE] = "DELETE FROM images WHERE id = ?",
     [PUT_NAME] = "REPLACE INTO names VALUES (?,?,?)",
     [DELETE_NAMES] = "DELETE FROM names WHERE image = ?",
-    [PUT_VM] = "REPLACE INTO vms VALUES (?,?,?,?,?,?,?,?,?,?,?,?)",
+    [PUT_VM] = "REPLACE INTO vms VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_VM] = "DELETE FROM vms WHERE id = ?",
     [PUT_POD] = "REPLACE INTO pods VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_POD] = "DELETE FROM pods WHERE uid = ?",

@@ -297,6 +297,7 @@ static void a_store_of_version_1_is_read_and_written(void **state)
         assert_int_equal(vm->memory_mb, 512);
         assert_int_equal(vm->qemu_pid, 4242);
         assert_false(vm->pooled);
+        assert_null(vm->template);
         assert_int_equal(store_revision(old), 3);
         world_touch(world, &vm->object);
         assert_int_equal(store_commit(old, world, &error), 0);
@@ -308,18 +309,20 @@ static void a_store_of_version_1_is_read_and_written(void **state)
     assert_int_equal(rmdir(directory), 0);
 }
 
-static void that_a_vm_is_of_the_pool_is_kept(void **state)
+static void what_a_vm_is_is_kept(void **state)
 {
     struct vm *vm = xcalloc(1, sizeof(*vm));
 
     memcpy(vm->id, "vm-ABCDEFGHIJ", VM_ID_LEN + 1);
     vm->state = VM_IDLE;
     vm->pooled = true;
+    vm->template = xstrdup("128-0123456789abcdef");
     world_add_vm(world, vm);
     assert_int_equal(store_commit(store, world, NULL), 0);
     world_clear(world);
     assert_int_equal(store_load(store, world, NULL), 0);
     assert_true(world_vm_by_id(world, "vm-ABCDEFGHIJ")->pooled);
+    assert_string_equal(world_vm_by_id(world, "vm-ABCDEFGHIJ")->template, "128-0123456789abcdef");
 }
 
 /* Instead of libc's, which SQLite would call. */
@@ -377,7 +380,7 @@ int main(void)
         TEST(small_values_are_kept_by_name),
         TEST(a_second_daemon_and_a_newer_file_are_refused),
         TEST(a_store_of_version_1_is_read_and_written),
-        TEST(that_a_vm_is_of_the_pool_is_kept),
+        TEST(what_a_vm_is_is_kept),
         TEST(a_commit_waits_for_the_disk_only_if_asked),
     };
 

@@ -95,6 +95,7 @@ static int write_vm(struct store *store, const struct world *world, const void *
     put_int(&row, vm->dead);
     put_text(&row, vm->reason);
     put_int(&row, vm->pooled);
+    put_text(&row, vm->template);
     return store_step(store, row.statement, ret_error);
 }
 

@@ -437,7 +437,7 @@ void reality_ask(const struct effect *effect)
 
 static void report(const struct pending *p, int failed)
 {
-    static const struct effect_result booted = {"tcg", "q35", 42};
+    static const struct effect_result booted = {"tcg", "q35", 42, NULL};
     CLEANUP_ERROR struct error *error = NULL;
 
     if (failed)

@@ -2,7 +2,8 @@
 #
 # A test script says:
 #   . "$(dirname "$0")/lib.sh"
-#   daemon_start [--setting=value …]
+#   daemon_start [--setting=value …]   without templates, whose making would take the CPUs of what
+#                                      is tested: who wants them says --templates=on
 #   ok "a sentence" command …          passes if the command succeeds
 #   is "a sentence" WANTED GOT         passes if the two are equal
 #   has "a sentence" PATTERN TEXT      passes if TEXT matches the extended regular expression
@@ -71,7 +72,7 @@ within() {
 }
 
 daemon_start() {
-    "$huskd" --root "$root" --socket "$sock" "$@" >>"$tmp/huskd.log" 2>&1 </dev/null &
+    "$huskd" --root "$root" --socket "$sock" --templates=off "$@" >>"$tmp/huskd.log" 2>&1 </dev/null &
     huskd_pid=$!
     eventually 20 daemon_answers || {
         diag "huskd does not answer" "$(tail -n 20 "$tmp/huskd.log")"

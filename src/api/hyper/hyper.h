@@ -18,6 +18,7 @@ enum verb {
 };
 
 struct process_session;
+struct template_build;
 struct call;
 
 struct api {
@@ -36,6 +37,7 @@ struct api {
     uint64_t revision; /* that followers of events were told of */
     struct log_watch *log_watch;
     struct process_session *sessions;
+    struct template_build *builds; /* requests that wait for a template */
 };
 
 /* A request that is being answered. */
@@ -123,6 +125,11 @@ void log_watch_free(struct log_watch *watch);
 /* Writes what the container's last run left in its log to the client's socket (taken over). */
 void log_replay(struct api *api, const struct container *ctr, int fd);
 bool ctr_has_tty(const struct api *api, const struct container *ctr);
+
+/* ---- templates.c ---------------------------------------------------------------------------- */
+
+/* How many there are in which state; a new reference. */
+json_t *templates_info(const struct api *api);
 
 /* ---- images.c ------------------------------------------------------------------------------- */
 

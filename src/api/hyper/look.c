@@ -109,12 +109,13 @@ void look_info(struct call *call)
         "ExecutionDriver", "husk-" HUSK_VERSION, "MemTotal",
         (json_int_t)((uint64_t)host.totalram * host.mem_unit), "Operating System", os,
         "DriverStatus", driver_status(api), "Name", name.nodename);
-    json_t *more = json_pack(
-        "{s:s, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o, s:o}", "Version", HUSK_VERSION,
-        "VMs", (json_int_t)count_of(api, NOUN_VM), "Accel", accel, "AccelReason", reason, "Machine",
-        config->machine, "Kernel", config->kernel, "Qemu", config->qemu, "RootDir", config->root,
-        "Socket", config->socket, "MemPrivate", (json_int_t)memory_private(), "Settings",
-        pairs_info(config->settings), "Timing", timing_info(api));
+    json_t *more = json_pack("{s:s, s:o, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o, s:o}",
+                             "Version", HUSK_VERSION, "Templates", templates_info(api), "VMs",
+                             (json_int_t)count_of(api, NOUN_VM), "Accel", accel, "AccelReason",
+                             reason, "Machine", config->machine, "Kernel", config->kernel, "Qemu",
+                             config->qemu, "RootDir", config->root, "Socket", config->socket,
+                             "MemPrivate", (json_int_t)memory_private(), "Settings",
+                             pairs_info(config->settings), "Timing", timing_info(api));
     json_object_update(json, more);
     json_decref(more);
     call_json(call, 200, json);

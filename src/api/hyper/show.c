@@ -94,6 +94,7 @@ void show_vm(const struct api *api, const struct vm *vm, struct buf *out)
     json_number(out, "memory", (int64_t)vm->memory_mb);
     json_text(out, "accel", vm->accel);
     json_text(out, "machine", vm->machine);
+    json_text(out, "template", vm->template);
     json_number(out, "pid", vm->qemu_pid);
     show_time(out, "created", vm->created_ns);
 }

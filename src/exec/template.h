@@ -1,0 +1,153 @@
+/* Templates: guests that were booted once, and of which VMs are cloned. Shared by the files of this
+ * room only.
+ *
+ *             ┌──────────────── inputs changed, removed ───────────────┐
+ *             ▼                                                        │
+ *          absent ── its files are there ──► loading ── checked ──► ready
+ *             │ ▲                               │                      ▲ │
+ *             │ └────────── corrupt ────────────┘                      │ │
+ *             └── nothing else starts ──► building ── saved ───────────┘ │
+ *                      ▲                     │                           │
+ *          after a pause, or asked for       └──► bad ◄── a clone failed ┘
+ *
+ * absent    nothing of it is in memory. `wanted`: it will be loaded or built
+ * loading   a worker reads its files into `memory`
+ * building  template_make.c boots, rehearses, freezes and saves it: one at a time
+ * ready     `memory` is a sealed memfd, and its files are in <template_dir>/<id>
+ * bad       VMs boot cold; it is built again after a pause that doubles
+ *
+ * A template is a cache: it is in no store, and what is true of it is its files, which are checked
+ * whenever they are loaded.
+ */
+#ifndef HUSK_EXEC_TEMPLATE_H
+#define HUSK_EXEC_TEMPLATE_H
+
+#include "exec/exec_int.h"
+
+enum template_state {
+    TEMPLATE_ABSENT,
+    TEMPLATE_LOADING,
+    TEMPLATE_BUILDING,
+    TEMPLATE_READY,
+    TEMPLATE_BAD,
+    TEMPLATE_STATE_COUNT,
+};
+
+enum {
+    TEMPLATE_MEMORY_MIN = 48 << 20,
+    TEMPLATE_MEMORY_STEP = 2 << 20, /* of virtio-mem: a huge page */
+};
+
+struct make;
+
+struct template
+{
+    struct template *prev, *next;
+    struct exec *exec;
+    char id[TEMPLATE_ID_MAX + 1];
+    uint64_t base_bytes;
+    char **inputs; /* "name=value": all that it depends on */
+    enum template_state state;
+    bool wanted;                 /* absent: to be loaded or built */
+    unsigned turn;               /* the least is built first; 0: a VM could have used it */
+    bool built_by_request;       /* the pause after a failure does not count */
+    char *reason;                /* bad: why, a sentence; else of the last time or NULL */
+    int memory;                  /* ready, bad: the sealed memfd; loading: not sealed; -1: none */
+    uint64_t disk_bytes;         /* of its files */
+    int64_t created_ns, used_ns; /* wall clock; 0: never */
+    uint64_t clones;             /* VMs that said hello, since the daemon started */
+    unsigned starting;           /* VMs that are being cloned of it */
+    bool files_doomed;           /* its files go when `starting` is 0 */
+    uint32_t failures;           /* in a row */
+    struct timer *pause;         /* bad: until it is tried again */
+    struct job *job;             /* loading */
+    struct make *make;           /* building */
+};
+
+struct templates {
+    struct exec *exec;
+    struct template *list;
+    bool begun;
+    int lock;            /* of template_dir: one daemon a directory */
+    char *unusable;      /* why there are no templates; NULL: there are */
+    char *circumstances; /* the inputs that all templates have in common */
+    struct timer *look;  /* something may be done now */
+    struct template *making;
+};
+
+/* ---- template_id.c: what a template depends on ---------------------------------------------- */
+
+/* "name=value", of one whose guest boots with so much memory; 0 leaves the memory out. Owned. */
+char **template_inputs(const struct exec_config *config, const char *accel, uint64_t base_bytes);
+/* "128-0123456789abcdef": the memory in MiB, and a hash of the inputs. It is a name only: whoever
+ * loads a template compares the inputs themselves. */
+void template_id_make(const char *const *inputs, uint64_t base_bytes,
+                      char ret[TEMPLATE_ID_MAX + 1]);
+/* The memory that such a name tells; false if it is none. */
+bool template_id_read(const char *id, uint64_t *ret_base_bytes);
+
+/* ---- template.c ----------------------------------------------------------------------------- */
+
+struct templates *templates_new(struct exec *exec);
+void templates_free(struct templates *templates);
+/* Something may be loaded or built now, or removed. */
+void templates_look(struct templates *templates);
+
+/* The template that a VM of that shape is to be cloned of. NULL: it boots cold, and *ret_why says
+ * why (a sentence, owned; NULL: templates are switched off). *ret_wait: not now, for its template
+ * is about to be there; the line of those that boot is looked at again then. */
+struct template *template_choose(struct exec *exec, uint32_t cpus, uint64_t memory_bytes,
+                                 char **ret_why, bool *ret_wait);
+/* A q35 is given more memory and CPUs while it runs; a microvm cannot. */
+bool template_may_grow(const struct exec_config *config);
+/* The memory of a clone that is to have at least so much: it grows in steps. */
+uint64_t template_memory_of(const struct template *t, uint64_t memory_bytes);
+struct template *template_find(const struct exec *exec, const char *id);
+/* A VM begins to be cloned of it, and has said hello or not. */
+void template_clone_begins(struct template *t);
+void template_clone_ends(struct template *t, bool hello);
+/* A clone of it failed: it is used no more. */
+void template_blame(struct template *t, const char *why);
+/* The cold boot failed too: it was not the template. */
+void template_absolve(struct template *t);
+
+/* What became of its making: takes the memory (-1 with an error). */
+void template_made(struct template *t, int memory, uint64_t disk_bytes, const struct error *error);
+/* Its state or step is another one: whoever follows is told. */
+void template_changed(const struct template *t);
+
+/* The template of that memory, perhaps new. */
+struct template *template_of_base(struct exec *exec, uint64_t base_bytes);
+
+/* ---- template_host.c: memory and files ------------------------------------------------------- */
+
+/* A memfd for its memory, not sealed. ERROR_NO_SPACE if the host has no room for it. */
+int template_memory_make(const struct template *t, int *ret_fd, struct error **ret_error);
+/* From now on nobody can change it, not even a QEMU that was broken into. */
+int template_memory_seal(int fd, struct error **ret_error);
+/* "TEMPLATE_DIR/ID"; owned. */
+char *template_path(const struct template *t);
+/* The name in TEMPLATE_DIR where it is put together; owned. */
+char *template_stage(const struct template *t);
+/* Whether its files are there, and since when. */
+bool template_files_look(struct template *t);
+/* They were used now. */
+void template_files_touch(const struct template *t);
+/* Removes what has that name in TEMPLATE_DIR. */
+void template_files_remove(struct exec *exec, const char *name);
+/* Makes and locks TEMPLATE_DIR: what another daemon puts together in it is not ours to remove. -1,
+ * and templates->unusable, if it cannot be used. */
+int template_directory_take(struct templates *ts);
+/* What is in it and could be loaded is wanted; all else of ours goes. */
+void template_files_scan(struct templates *ts);
+
+/* ---- template_make.c ------------------------------------------------------------------------ */
+
+/* Ends in template_made(), never before it returns. */
+void template_make(struct template *t);
+/* Stops where it is; leaves nothing. template_made() is not called. */
+void template_make_cancel(struct template *t);
+/* What is being done, for people. */
+const char *template_make_step(const struct template *t);
+
+#endif
