@@ -16,7 +16,8 @@
 enum {
     DISK_PATH_DEPTH_MAX = 256,  /* directories in each other, in an image */
     DISK_PATH_MAX = 4095,       /* bytes of a path in an image */
-    DISK_ENTRIES_MAX = 2000000, /* files in all layers of an image: each costs memory */
+    DISK_ENTRIES_MAX = 2000000, /* files in all layers of an image: each costs time */
+    DISK_NAMES_MAX = 96 << 20,  /* bytes of memory for all names: a million files of an image */
     DISK_LAYERS_MAX = 512,      /* of one image */
     DISK_DIGEST_HEX = 64,
     DISK_LAYER_SIZE_MIN = 16 << 20, /* of a writable layer: less is nearly all journal */

@@ -7,7 +7,41 @@
 
 #include "base/str.h"
 
-enum { BUCKETS_FIRST = 1024, DIR_MODE_IMPLIED = 0755 };
+enum {
+    BUCKETS_FIRST = 1024,
+    BUCKET_LOAD = 2, /* nodes a bucket, when there are to be more buckets */
+    DIR_MODE_IMPLIED = 0755,
+    CHUNK_SIZE = 256 << 10,
+};
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+struct tree_chunk {
+    struct tree_chunk *next;
+    size_t used, size;
+    uint8_t data[];
+};
+
+/* Zeros, until the tree is done with; aligned for every struct of this room. */
+static void *arena_take(struct tree *tree, size_t size)
+{
+    size_t whole = (size + sizeof(void *) - 1) / sizeof(void *) * sizeof(void *);
+    struct tree_chunk *chunk = tree->chunks;
+
+    if (!chunk || chunk->size - chunk->used < whole) {
+        size_t room = whole > CHUNK_SIZE ? whole : CHUNK_SIZE;
+        chunk = xcalloc(1, sizeof(*chunk) + room);
+        chunk->size = room;
+        chunk->next = tree->chunks;
+        tree->chunks = chunk;
+        tree->bytes += sizeof(*chunk) + room;
+    }
+    void *taken = chunk->data + chunk->used;
+    chunk->used += whole;
+    return taken;
+}
+
+/* ---- names ---------------------------------------------------------------------------------- */
 
 /* FNV-1a over the name, begun with the parent's address. Hostile names can only make it slow, and
  * the number of entries has a limit. */
@@ -36,6 +70,7 @@ static void buckets_grow(struct tree *tree)
         }
     }
     free(tree->buckets);
+    tree->bytes += (count - tree->bucket_count) * sizeof(struct tree_node *);
     tree->buckets = buckets;
     tree->bucket_count = count;
 }
@@ -68,7 +103,7 @@ struct tree_node *tree_lookup(const struct tree *tree, const char *path)
 struct tree_node *tree_add(struct tree *tree, struct tree_node *parent, const char *name,
                            size_t length, int layer)
 {
-    struct tree_node *node = xcalloc(1, sizeof(*node) + length + 1);
+    struct tree_node *node = arena_take(tree, offsetof(struct tree_node, name) + length + 1);
 
     memcpy(node->name, name, length);
     node->kind = TREE_WHITEOUT;
@@ -80,7 +115,7 @@ struct tree_node *tree_add(struct tree *tree, struct tree_node *parent, const ch
         parent->child = node;
         parent->dir->children++;
     }
-    if (tree->count >= tree->bucket_count)
+    if (tree->count >= tree->bucket_count * BUCKET_LOAD)
         buckets_grow(tree);
     size_t at = hash_of(parent, name, length) & (tree->bucket_count - 1);
     node->hash_next = tree->buckets[at];
@@ -89,16 +124,12 @@ struct tree_node *tree_add(struct tree *tree, struct tree_node *parent, const ch
     return node;
 }
 
-static void content_free(struct tree_node *node)
+/* ---- what a node is ------------------------------------------------------------------------- */
+
+static void content_forget(struct tree_node *node)
 {
-    if (node->kind == TREE_LEAF && --node->leaf->links == 0)
-        free(node->leaf);
-    if (node->kind == TREE_LINK)
-        free(node->link);
-    if (node->kind == TREE_DIR) {
-        buf_release(&node->dir->xattrs);
-        free(node->dir);
-    }
+    if (node->kind == TREE_LEAF)
+        node->leaf->links--;
     node->leaf = NULL;
     node->kind = TREE_WHITEOUT;
 }
@@ -106,35 +137,57 @@ static void content_free(struct tree_node *node)
 void tree_set_whiteout(struct tree_node *node)
 {
     assert(!node->child);
-    content_free(node);
+    content_forget(node);
+}
+
+struct tree_leaf *tree_leaf(struct tree *tree, uint64_t nid, enum erofs_type type)
+{
+    struct tree_leaf *leaf = arena_take(tree, sizeof(*leaf));
+
+    leaf->nid = nid;
+    leaf->type = (uint8_t)type;
+    return leaf;
 }
 
 void tree_set_leaf(struct tree_node *node, struct tree_leaf *leaf)
 {
     assert(!node->child);
+    content_forget(node);
     leaf->links++;
-    content_free(node);
     node->kind = TREE_LEAF;
     node->leaf = leaf;
 }
 
-void tree_set_link(struct tree_node *node, char *target)
+void tree_set_link(struct tree *tree, struct tree_node *node, const char *target)
 {
+    size_t size = strlen(target) + 1;
+
     assert(!node->child);
-    content_free(node);
+    content_forget(node);
     node->kind = TREE_LINK;
-    node->link = target;
+    node->link = memcpy(arena_take(tree, size), target, size);
 }
 
-void tree_set_dir(struct tree_node *node)
+void tree_set_dir(struct tree *tree, struct tree_node *node)
 {
     if (node->kind == TREE_DIR)
         return;
-    content_free(node);
+    content_forget(node);
     node->kind = TREE_DIR;
-    node->dir = xcalloc(1, sizeof(*node->dir));
+    node->dir = arena_take(tree, sizeof(*node->dir));
     node->dir->attr.mode = S_IFDIR | DIR_MODE_IMPLIED;
     node->implied = true;
+}
+
+void tree_set_attr(struct tree *tree, struct tree_node *dir, const struct erofs_attr *attr)
+{
+    size_t size = attr->xattrs ? attr->xattrs->len : 0;
+    uint8_t *copy = size ? memcpy(arena_take(tree, size), attr->xattrs->data, size) : NULL;
+
+    dir->implied = false;
+    dir->dir->attr = *attr;
+    dir->dir->xattrs = (struct buf){.data = copy, .len = size};
+    dir->dir->attr.xattrs = size ? &dir->dir->xattrs : NULL;
 }
 
 void tree_make_opaque(struct tree_node *dir, int layer)
@@ -145,23 +198,19 @@ void tree_make_opaque(struct tree_node *dir, int layer)
 
 void tree_open(struct tree *tree)
 {
-    tree->bucket_count = BUCKETS_FIRST;
+    *tree = (struct tree){.bucket_count = BUCKETS_FIRST};
     tree->buckets = xcalloc(BUCKETS_FIRST, sizeof(struct tree_node *));
-    tree->count = 0;
+    tree->bytes = BUCKETS_FIRST * sizeof(struct tree_node *);
     tree->root = tree_add(tree, NULL, "", 0, INT16_MAX);
-    tree_set_dir(tree->root);
+    tree_set_dir(tree, tree->root);
 }
 
 void tree_done(struct tree *tree)
 {
-    for (size_t i = 0; i < tree->bucket_count; i++) {
-        struct tree_node *node = tree->buckets[i];
-        while (node) {
-            struct tree_node *next = node->hash_next;
-            content_free(node);
-            free(node);
-            node = next;
-        }
+    while (tree->chunks) {
+        struct tree_chunk *next = tree->chunks->next;
+        free(tree->chunks);
+        tree->chunks = next;
     }
     free(tree->buckets);
     *tree = (struct tree){0};

@@ -11,6 +11,10 @@
  *                  that has an entry for it gives the attributes, and root:root 0755 otherwise.
  *                  Layers below `opaque` add nothing to it.
  *
+ * All of it is in one arena that is freed at once: a name of an image costs some 85 bytes, and
+ * whoever adds to the tree is to look at tree.bytes, since names, attributes and link targets come
+ * from strangers.
+ *
  * Only for the files of this room.
  */
 #ifndef HUSK_DISK_TREE_H
@@ -30,14 +34,14 @@ enum tree_kind { TREE_WHITEOUT, TREE_LEAF, TREE_LINK, TREE_DIR };
 /* What hard links share. */
 struct tree_leaf {
     uint64_t nid;
-    uint32_t links;  /* nodes that point here; freed with the last */
+    uint32_t links;  /* nodes that point here */
     uint8_t type;    /* enum erofs_type */
     bool links_done; /* the count was written */
 };
 
 struct tree_dir {
     struct erofs_attr attr; /* attr.xattrs is &xattrs or NULL */
-    struct buf xattrs;
+    struct buf xattrs;      /* in the arena: not to be released */
     struct erofs_dir place; /* once planned */
     uint32_t children;
     uint32_t subdirs;
@@ -51,7 +55,7 @@ struct tree_node {
     union {
         struct tree_leaf *leaf;
         struct tree_dir *dir;
-        char *link; /* path of the target */
+        const char *link; /* path of the target */
     };
     int16_t layer;
     int16_t opaque; /* layers below this number are hidden; TREE_NOT_OPAQUE */
@@ -60,11 +64,15 @@ struct tree_node {
     char name[];
 };
 
+struct tree_chunk;
+
 struct tree {
     struct tree_node *root;
     struct tree_node **buckets;
     size_t bucket_count; /* a power of two */
     size_t count;
+    size_t bytes; /* of memory that all of this takes */
+    struct tree_chunk *chunks;
 };
 
 void tree_open(struct tree *tree);
@@ -79,12 +87,17 @@ struct tree_node *tree_lookup(const struct tree *tree, const char *path);
 struct tree_node *tree_add(struct tree *tree, struct tree_node *parent, const char *name,
                            size_t length, int layer);
 
-/* What a node was is freed first. The leaf is shared, the link's path taken over. */
+/* What a node was is forgotten. The leaf is shared, the link's path copied. */
 void tree_set_whiteout(struct tree_node *node);
 void tree_set_leaf(struct tree_node *node, struct tree_leaf *leaf);
-void tree_set_link(struct tree_node *node, char *target);
+void tree_set_link(struct tree *tree, struct tree_node *node, const char *target);
 /* Keeps the children and the attributes of one that is a directory already. */
-void tree_set_dir(struct tree_node *node);
+void tree_set_dir(struct tree *tree, struct tree_node *node);
+/* Gives a directory its own attributes, with a copy of attr->xattrs. */
+void tree_set_attr(struct tree *tree, struct tree_node *dir, const struct erofs_attr *attr);
+
+/* A leaf that no node has yet. */
+struct tree_leaf *tree_leaf(struct tree *tree, uint64_t nid, enum erofs_type type);
 
 /* Whether a layer's entries below this directory are covered by a higher layer. */
 static inline bool tree_is_opaque(const struct tree_node *dir, int layer)

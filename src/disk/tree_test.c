@@ -18,7 +18,7 @@ static void nodes_are_found_by_parent_and_name(void **state)
 
     tree_open(&tree);
     struct tree_node *dir = tree_add(&tree, tree.root, "dir", 3, 0);
-    tree_set_dir(dir);
+    tree_set_dir(&tree, dir);
     struct tree_node *file = tree_add(&tree, dir, "file-and-more", 4, 0);
     assert_ptr_equal(tree_lookup(&tree, ""), tree.root);
     assert_ptr_equal(tree_lookup(&tree, "dir"), dir);
@@ -47,12 +47,12 @@ static void many_nodes_stay_findable_when_the_table_grows(void **state)
     tree_done(&tree);
 }
 
-static void a_leaf_is_freed_with_its_last_name(void **state)
+static void a_leaf_counts_its_names(void **state)
 {
     struct tree tree;
-    struct tree_leaf *leaf = xcalloc(1, sizeof(*leaf));
 
     tree_open(&tree);
+    struct tree_leaf *leaf = tree_leaf(&tree, 7, EROFS_REG);
     struct tree_node *a = tree_add(&tree, tree.root, "a", 1, 0);
     struct tree_node *b = tree_add(&tree, tree.root, "b", 1, 0);
     tree_set_leaf(a, leaf);
@@ -61,8 +61,37 @@ static void a_leaf_is_freed_with_its_last_name(void **state)
     assert_int_equal(leaf->links, 2);
     tree_set_whiteout(a);
     assert_int_equal(leaf->links, 1);
-    tree_set_link(b, xstrdup("a"));
+    tree_set_link(&tree, b, "a");
     assert_int_equal(b->kind, TREE_LINK);
+    assert_string_equal(b->link, "a");
+    assert_int_equal(leaf->links, 0);
+    tree_done(&tree);
+}
+
+static void the_memory_of_all_that_strangers_name_is_counted(void **state)
+{
+    struct tree tree;
+    char name[] = "file-00000000";
+    struct buf xattrs = {0};
+    struct erofs_attr attr = {.xattrs = &xattrs};
+
+    tree_open(&tree);
+    for (int i = 0; i < 100000; i++) {
+        snprintf(name, sizeof(name), "file-%08d", i);
+        tree_set_leaf(tree_add(&tree, tree.root, name, strlen(name), 0),
+                      tree_leaf(&tree, 1, EROFS_REG));
+    }
+    assert_in_range(tree.bytes, 100000 * 60, 100000 * 90);
+    size_t before = tree.bytes;
+    struct tree_node *dir = tree_add(&tree, tree.root, "dir", 3, 0);
+    tree_set_dir(&tree, dir);
+    memset(buf_reserve(&xattrs, EROFS_XATTRS_MAX), 'x', EROFS_XATTRS_MAX);
+    xattrs.len = EROFS_XATTRS_MAX;
+    for (int i = 0; i < 100; i++)
+        tree_set_attr(&tree, dir, &attr);
+    assert_int_equal(dir->dir->attr.xattrs->len, EROFS_XATTRS_MAX);
+    assert_true(tree.bytes > before + 90 * EROFS_XATTRS_MAX);
+    buf_release(&xattrs);
     tree_done(&tree);
 }
 
@@ -117,7 +146,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nodes_are_found_by_parent_and_name),
         cmocka_unit_test(many_nodes_stay_findable_when_the_table_grows),
-        cmocka_unit_test(a_leaf_is_freed_with_its_last_name),
+        cmocka_unit_test(a_leaf_counts_its_names),
+        cmocka_unit_test(the_memory_of_all_that_strangers_name_is_counted),
         cmocka_unit_test(a_directory_is_opaque_for_the_layers_below),
         cmocka_unit_test(paths_lose_what_means_nothing),
         cmocka_unit_test(paths_that_lead_out_or_go_too_far_are_refused),

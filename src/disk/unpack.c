@@ -95,7 +95,7 @@ static int dir_enter(struct unpack *u, struct tree_node *parent, const char *nam
         node = tree_add(&u->tree, parent, name, length, u->layer);
     else if (node->kind == TREE_WHITEOUT)
         tree_make_opaque(node, u->layer);
-    tree_set_dir(node);
+    tree_set_dir(&u->tree, node);
     *ret = node;
     return 0;
 }
@@ -316,10 +316,7 @@ static struct tree_leaf *leaf_write(struct unpack *u, struct archive *tar,
         result = node_write(u, entry, &attr, &nid, ret_error);
     if (result < 0)
         return NULL;
-    struct tree_leaf *leaf = xcalloc(1, sizeof(*leaf));
-    leaf->nid = nid;
-    leaf->type = (uint8_t)type;
-    return leaf;
+    return tree_leaf(&u->tree, nid, type);
 }
 
 static int dir_fill(struct unpack *u, struct tree_node *node, struct archive_entry *entry,
@@ -329,14 +326,8 @@ static int dir_fill(struct unpack *u, struct tree_node *node, struct archive_ent
 
     if (attr_read(u, entry, &attr, ret_error) < 0)
         return -1;
-    tree_set_dir(node);
-    node->implied = false;
-    node->dir->attr = attr;
-    buf_release(&node->dir->xattrs);
-    if (attr.xattrs) {
-        buf_append(&node->dir->xattrs, u->xattrs.data, u->xattrs.len);
-        node->dir->attr.xattrs = &node->dir->xattrs;
-    }
+    tree_set_dir(&u->tree, node);
+    tree_set_attr(&u->tree, node, &attr);
     return 0;
 }
 
@@ -366,7 +357,7 @@ static int link_fill(struct unpack *u, struct tree_node *node, const char *path,
     }
     if (node->kind != TREE_LINK)
         link_remember(u, node);
-    tree_set_link(node, take(target));
+    tree_set_link(&u->tree, node, target);
     return 0;
 }
 
@@ -436,6 +427,11 @@ static int entry_handle(struct unpack *u, struct archive *tar, struct archive_en
     if (++u->entries > DISK_ENTRIES_MAX)
         return error_set(ret_error, ERROR_TOO_LARGE, 0, "the image has more than %d files",
                          DISK_ENTRIES_MAX);
+    if (u->tree.bytes > DISK_NAMES_MAX)
+        return error_set(ret_error, ERROR_TOO_LARGE, 0,
+                         "the names and attributes of the image's files, %llu so far, need more "
+                         "than %d MiB of memory",
+                         (unsigned long long)u->entries, DISK_NAMES_MAX >> 20);
     CLEANUP_FREE char *path = unpack_path(raw, ret_error);
     if (!path)
         return -1;
@@ -550,7 +546,7 @@ static int entry_link(struct unpack *u, struct archive *tar, struct archive_entr
         if (leaf)
             tree_set_leaf(node, leaf);
         else
-            tree_set_link(node, xstrdup(next));
+            tree_set_link(&u->tree, node, next);
     }
     /* What was given is taken out, so that the rest stays sorted; what was sent on is sorted in. */
     if (leaf) {
