@@ -2,13 +2,14 @@
 """Puts the files of a guest together. guest/build.sh calls it.
 
     pack.py vmlinux BZIMAGE OUT              the ELF kernel inside a bzImage
-    pack.py initramfs MODULES TREE INIT BUSYBOX OUT
+    pack.py initramfs MODULES TREE INIT BUSYBOX OUT      a cpio, compressed
     pack.py busybox BUSYBOX OUT              the image busybox:latest, as docker-archive
 
 The same inputs give the same bytes: nothing of the time, the user or the order of directories
 comes into the output.
 """
 
+import gzip
 import hashlib
 import io
 import json
@@ -181,7 +182,9 @@ def initramfs(table, tree, init, busybox, out):
     listing = "".join(f"{stage} /modules/{name}.ko\n" for stage, name, _ in order)
     archive.add("modules/order", FILE | 0o644, listing.encode())
     archive.add("init", FILE | 0o755, read(init))
-    write(out, archive.bytes())
+    # The kernel has the archive and what it unpacks of it in memory at once: a guest of 64 MiB has no
+    # room for both unless one is small.
+    write(out, gzip.compress(archive.bytes(), 9, mtime=0))
 
 
 # ---- the image ----------------------------------------------------------------------------------
