@@ -167,7 +167,6 @@ static void container_is_running(struct container *c)
     c->state = CONTAINER_RUNNING;
     c->started_ns = realtime_ns();
     free(take(c->request));
-    stream_open(c->stream); /* the guest knows the stream only now that the disks were there */
     mark_add(&c->marks, "started");
     container_tell_marks(c);
     container_tell(c);
@@ -234,6 +233,8 @@ static void container_launch(struct container *c, const struct wire_run *m)
     waiting_join(c);
     mark_add(&c->marks, "disks");
     guest_request(k, WIRE_CTR_START, c->stream->id, &start, started, c);
+    if (c->stream) /* it has not failed at once */
+        stream_open(c->stream);
 }
 
 static void plugged(struct keeper *k, const struct error *error, void *arg)

@@ -122,14 +122,15 @@ static void uuid_make(char ret[UUID_SIZE])
              hex + 20);
 }
 
-void guest_awake(struct keeper *k, guest_done *done)
+void guest_awake(struct keeper *k, uint32_t cpus, guest_done *done)
 {
     uint8_t entropy[ENTROPY_SIZE], id[16];
     char machine_id[2 * sizeof(id) + 1], boot_id[UUID_SIZE];
     struct wire_awake m = {.time_ns = realtime_ns(),
                            .entropy = {entropy, sizeof(entropy)},
                            .machine_id = machine_id,
-                           .boot_id = boot_id};
+                           .boot_id = boot_id,
+                           .cpus = cpus};
     random_fill(entropy, sizeof(entropy));
     random_fill(id, sizeof(id));
     str_hex(machine_id, id, sizeof(id));
