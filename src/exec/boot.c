@@ -41,25 +41,23 @@ bool boot_line_busy(const struct exec *exec)
 {
     const struct link *link;
     DL_FOREACH(exec->links, link)
-        if (link->booting || link->in_line)
+        if (link->booting || (link->in_line && !link->waits))
             return true;
     return false;
 }
 
-/* Its turn has come, unless its template is just being read. */
+/* Its turn has come, unless its template is not there and about to be. */
 static bool boot_begin(struct link *link)
 {
     struct exec *exec = link->exec;
     const struct vm *vm = world_vm(exec->world, link->ref);
-    bool wait = false;
     if (!vm || !link->spawn) {
         link->in_line = false;
         return false;
     }
     free(take(link->why_cold));
-    struct template *t =
-        template_choose(exec, vm->cpus, vm->memory_mb << 20, &link->why_cold, &wait);
-    if (wait)
+    struct template *t = template_choose(exec, vm, &link->why_cold, &link->waits);
+    if (link->waits)
         return false;
     snprintf(link->template, sizeof(link->template), "%s", t ? t->id : "");
     link->in_line = false;

@@ -95,6 +95,7 @@ struct link {
     bool retry;         /* once closed, boot again: cold, or without KVM */
     struct task *spawn; /* VM_SPAWN that waits for the guest */
     bool in_line;       /* for its boot */
+    bool waits;         /* in line, for its template */
     bool booting;
     bool makes_template;                /* it is of no VM of the world */
     char template[TEMPLATE_ID_MAX + 1]; /* it is cloned of; "": it boots cold */
@@ -169,7 +170,7 @@ void vm_off_late(const struct task *task);
 struct timer *boot_line_new(struct exec *exec);
 /* In a later turn: who waits in line may be next. */
 void boot_line_look(struct exec *exec);
-/* A VM boots, or waits for that. */
+/* A VM boots, or would if it had its turn. */
 bool boot_line_busy(const struct exec *exec);
 /* What every VM has in common. Points into the config. */
 void boot_message(const struct exec *exec, const char *accel, struct wire_vm_boot *ret);

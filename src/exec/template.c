@@ -427,10 +427,18 @@ static char *why_cold(const struct template *t, const struct exec *exec)
     return str_printf("template '%s' is not made yet", t->id);
 }
 
-struct template *template_choose(struct exec *exec, uint32_t cpus, uint64_t memory_bytes,
-                                 char **ret_why, bool *ret_wait)
+/* Loading takes less time than a boot. Making one does not, but for a VM that is to be idle. */
+static bool is_coming(const struct template *t, bool idle)
+{
+    return t->state == TEMPLATE_LOADING ||
+           (idle && (t->state == TEMPLATE_BUILDING || t->state == TEMPLATE_ABSENT));
+}
+
+struct template *template_choose(struct exec *exec, const struct vm *vm, char **ret_why,
+                                 bool *ret_wait)
 {
     const struct exec_config *config = &exec->config;
+    const uint64_t memory_bytes = vm->memory_mb << 20;
     struct template *t, *best = NULL, *ready = NULL;
     *ret_why = NULL;
     *ret_wait = false;
@@ -439,8 +447,8 @@ struct template *template_choose(struct exec *exec, uint32_t cpus, uint64_t memo
     if (!exec->templates->begun)
         return NULL;
     circumstances_check(exec->templates);
-    if (cpus > config->cpus_max || memory_bytes > config->memory_max_bytes ||
-        (cpus != 1 && !template_may_grow(&exec->config))) {
+    if (vm->cpus > config->cpus_max || memory_bytes > config->memory_max_bytes ||
+        (vm->cpus != 1 && !template_may_grow(&exec->config))) {
         *ret_why = xstrdup("it asks for more than a clone can grow to");
         return NULL;
     }
@@ -460,7 +468,7 @@ struct template *template_choose(struct exec *exec, uint32_t cpus, uint64_t memo
     }
     if (best && best->state == TEMPLATE_ABSENT && template_files_look(best))
         template_load(best);
-    if (best && best->state == TEMPLATE_LOADING)
+    if (best && is_coming(best, vm->pooled && !ref_is(vm->pod)))
         *ret_wait = true;
     else if (!ready)
         *ret_why = why_cold(best, exec);

@@ -93,11 +93,11 @@ void templates_free(struct templates *templates);
 /* Something may be loaded or built now, or removed. */
 void templates_look(struct templates *templates);
 
-/* The template that a VM of that shape is to be cloned of. NULL: it boots cold, and *ret_why says
- * why (a sentence, owned; NULL: templates are switched off). *ret_wait: not now, for its template
- * is about to be there; the line of those that boot is looked at again then. */
-struct template *template_choose(struct exec *exec, uint32_t cpus, uint64_t memory_bytes,
-                                 char **ret_why, bool *ret_wait);
+/* The template that a VM is to be cloned of. NULL: it boots cold, and *ret_why says why (a
+ * sentence, owned; NULL: templates are switched off). *ret_wait: not now, for its template is just
+ * being loaded, or, of a VM that nobody waits for, made; the line is looked at again then. */
+struct template *template_choose(struct exec *exec, const struct vm *vm, char **ret_why,
+                                 bool *ret_wait);
 /* A q35 is given more memory and CPUs while it runs; a microvm cannot. */
 bool template_may_grow(const struct exec_config *config);
 /* The memory of a clone that is to have at least so much: it grows in steps. */

@@ -130,10 +130,58 @@ void act_vm_clean(struct task *task)
     task->job = pool_remove(exec->pool, paths, task_answered, task);
 }
 
-/* What booted like any other is as warm as it gets. */
+static char *rehearsal_layer(const char *vm)
+{
+    CLEANUP_FREE char *directory = path_of_vm(vm);
+    return str_printf("%s/rehearsal.ext4", directory);
+}
+
+static void rehearsed(const struct error *error, uint64_t value, void *arg)
+{
+    struct task *task = arg;
+    const struct vm *vm = world_vm(task->exec->world, task->effect.token.ref);
+    CLEANUP_FREE char *layer = rehearsal_layer(vm ? vm->id : "");
+    const char *const paths[] = {layer, NULL};
+    task->ask = NULL;
+    if (vm)
+        pool_remove(task->exec->pool, paths, NULL, NULL);
+    task_done(task, error, NULL);
+}
+
+static void rehearsal_begins(const struct error *error, uint64_t value, void *arg)
+{
+    struct task *task = arg;
+    struct exec *exec = task->exec;
+    task->job = NULL;
+    if (error) {
+        task_done(task, error, NULL);
+        return;
+    }
+    struct link *link = link_for(task, link_of_vm(exec, task->effect.token.ref));
+    if (!link)
+        return;
+    CLEANUP_FREE char *below = rehearsal_layer(link->vm);
+    CLEANUP_FREE char *layer = path_full(exec, below);
+    CLEANUP_FREE char *image_below = rehearsal_image(&exec->config);
+    CLEANUP_FREE char *image = path_full(exec, image_below);
+    struct wire_vm_rehearse message = {.image_path = image, .layer_path = layer};
+    task->ask = link_ask(link, WIRE_VM_REHEARSE, &message, -1, rehearsed, task);
+}
+
+/* Under emulation each QEMU translates the guest's code for itself: what was run once in this VM,
+ * in whatever container, its pod need not wait for. */
 void act_vm_rehearse(struct task *task)
 {
-    task_done(task, NULL, NULL);
+    struct exec *exec = task->exec;
+    const struct vm *vm = world_vm(exec->world, task->effect.token.ref);
+    if (!vm) {
+        task_fail(task, ERROR_NOT_FOUND, "the VM is gone");
+        return;
+    }
+    CLEANUP_FREE char *directory = path_of_vm(vm->id);
+    CLEANUP_FREE char *layer = rehearsal_layer(vm->id);
+    CLEANUP_FREE char *image = rehearsal_image(&exec->config);
+    task->job = pool_rehearsal(exec->pool, directory, image, layer, rehearsal_begins, task);
 }
 
 void act_vm_pause(struct task *task)

@@ -320,7 +320,8 @@ static void control_closed(struct conn *conn, const struct error *why, void *arg
     if (conn != k->control)
         return;
     k->control = NULL;
-    if (!k->asked || k->stopping)
+    /* A template that is being made is of no use to the next huskd. */
+    if (!k->asked || k->stopping || k->mode == WIRE_BOOT_TEMPLATE)
         loop_stop(k->loop);
 }
 
