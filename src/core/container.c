@@ -172,6 +172,7 @@ static void ctr_record_end(struct core *core, struct container *ctr, const struc
         ctr->finished_ns = 1; /* a clock before 1970: 0 means "never" */
     ctr->succeeded = end->code == 0 || ctr->stop_asked;
     ctr->stop_asked = false;
+    core->ends_recorded = true;
     ctr_move(core, ctr, CTR_ENDED);
     world_tell(core->world, core->wall_ns, &ctr->object, ctr->succeeded ? "Succeeded" : "Failed",
                "exit code %u%s%s", ctr->exit_code, ctr->reason ? ": " : "",

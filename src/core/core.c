@@ -226,12 +226,17 @@ static bool effect_destroys(enum effect_kind kind)
 
 bool core_is_bound(const struct core *core)
 {
-    if (core->reply_at < core->reply_count)
+    if (core->reply_at < core->reply_count || core->ends_recorded)
         return true;
     for (size_t i = core->effect_at; i < core->effect_count; i++)
         if (effect_destroys(core->effects[i].token.kind))
             return true;
     return false;
+}
+
+void core_synced(struct core *core)
+{
+    core->ends_recorded = false;
 }
 
 /* Where the serial of the object's outstanding effect, or of its timer, is. */

@@ -160,10 +160,13 @@ struct reply {
 /* The next reply; false if there is no more. */
 bool core_next_reply(struct core *core, struct reply *ret);
 
-/* Among the replies and effects that are due is one that the world must be durable for: an answer,
- * or the end of something that cannot be made again. Others, such as a VM that boots, are no more
- * once the host has ended: a world from before them is then as true. */
+/* Among what is due is something that the world must be durable for: an answer, the end of what
+ * cannot be made again, or a container's exit code, which nobody can tell a second time. Others,
+ * such as a VM that boots, are no more once the host has ended: a world from before them is then
+ * as true. */
 bool core_is_bound(const struct core *core);
+/* What was committed so far is durable. */
+void core_synced(struct core *core);
 
 /* While the store is tight on space, whatever needs more of it is refused with NO_SPACE. */
 void core_set_tight(struct core *core, bool tight);

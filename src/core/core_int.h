@@ -40,6 +40,7 @@ struct core {
     bool loading; /* until core_reloaded(): facts are taken in, nothing is decided */
     bool tight;
     bool ending;
+    bool ends_recorded; /* exit codes were taken in since core_synced() */
     struct vm_pool pool;
     struct restart_policy restarts;
     uint32_t serial; /* of the last effect or timer */

@@ -334,6 +334,13 @@ static void a_turn_is_bound_by_answers_and_by_what_destroys(void **state)
     }
     assert_true(core_is_bound(core));
     assert_string_equal(answer(), "");
+    assert_false(core_is_bound(core));
+    struct ctr_end end = {.run = pod->containers->run, .code = 3};
+
+    core_ctr_ended(core, pod->containers->object.ref, &end);
+    assert_true(core_is_bound(core)); /* nobody waits, and yet */
+    core_synced(core);
+    assert_false(core_is_bound(core));
     ask((struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
     while (!core_is_bound(core)) {
         assert_true(core_next_effect(core, &effect));

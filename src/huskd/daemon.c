@@ -103,11 +103,14 @@ static bool round_run(struct daemon *d)
     CLEANUP_ERROR struct error *error = NULL;
     struct effect effect;
     bool dirty = world_is_dirty(d->world);
+    bool bound = core_is_bound(d->core);
     if ((dirty && store_commit(d->store, d->world, &error) < 0) ||
-        (core_is_bound(d->core) && store_sync(d->store, &error) < 0)) {
+        (bound && store_sync(d->store, &error) < 0)) {
         commit_failed(d, error);
         return false;
     }
+    if (bound)
+        core_synced(d->core);
     if (dirty)
         tight_check(d);
     bool any = api_turn(d->api);
