@@ -69,4 +69,5 @@ const struct disk_ops disk_block = {
     .image_file = block_image_file,
     .image_prepare = block_image_prepare,
     .layer_make = ext4_make,
+    .layer_spares = ext4_spares,
 };

@@ -20,6 +20,7 @@ enum {
     DISK_NAMES_MAX = 96 << 20,  /* bytes of memory for all names: a million files of an image */
     DISK_LAYERS_MAX = 512,      /* of one image */
     DISK_DIGEST_HEX = 64,
+    DISK_SPARES_MAX = 16,           /* writable layers that are kept ready */
     DISK_LAYER_SIZE_MIN = 16 << 20, /* of a writable layer: less is nearly all journal */
 };
 
@@ -54,6 +55,10 @@ struct disk_ops {
     /* Makes a writable layer at `path` (below root), or leaves the one that is there. */
     int (*layer_make)(const char *root, const char *path, uint64_t size_bytes,
                       struct error **ret_error);
+    /* Makes up to `count` (at most DISK_SPARES_MAX) layers for layer_make() to take, and removes
+     * those of other sizes. */
+    int (*layer_spares)(const char *root, uint64_t size_bytes, uint32_t count,
+                        struct error **ret_error);
 };
 
 /* Images as one erofs file each, writable layers as sparse ext4 files: needs no privilege. */
@@ -63,6 +68,10 @@ extern const struct disk_ops disk_block;
  * followed, not even on the way. What is not there is fine; what is not below root is
  * ERROR_INVALID. */
 int disk_remove(const char *root, const char *path, struct error **ret_error);
+
+/* The same as far as anybody can see, but what takes its time is not done: the file or tree is
+ * moved to root/tmp/gone, and disk_remove() of that is to follow. */
+int disk_discard(const char *root, const char *path, struct error **ret_error);
 
 /* Removes from root's blobs, images, pods and tmp what is not in keep and has nothing of keep in
  * it. Work that another process has locked in tmp stays. */

@@ -1,5 +1,6 @@
 #include "disk/ext4.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -22,6 +23,8 @@
 #include "base/str.h"
 #include "disk/disk.h"
 #include "disk/path.h"
+
+#define SPARE_PREFIX "spare-1-"
 
 enum {
     LAYER_MODE = 0600,
@@ -290,21 +293,21 @@ static bool is_there(const char *root, const char *path)
     return there;
 }
 
-int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error)
+static int size_check(uint64_t size_bytes, uint64_t *ret, struct error **ret_error)
 {
-    CLEANUP_FRESH struct fresh fresh = FRESH;
-    CLEANUP_FREE char *below = path_below(root, path, ret_error);
-
-    if (!below)
-        return -1;
-    if (is_there(root, below))
-        return 0;
-    uint64_t size = size_bytes / BLOCK * BLOCK;
-    if (size < DISK_LAYER_SIZE_MIN || size > INT64_MAX)
+    *ret = size_bytes / BLOCK * BLOCK;
+    if (*ret < DISK_LAYER_SIZE_MIN || *ret > INT64_MAX)
         return error_set(ret_error, ERROR_INVALID, 0,
                          "a writable layer of %llu bytes: it must have at least %d",
                          (unsigned long long)size_bytes, DISK_LAYER_SIZE_MIN);
+    return 0;
+}
+
+static int layer_copy(const char *root, const char *below, uint64_t size, struct error **ret_error)
+{
+    CLEANUP_FRESH struct fresh fresh = FRESH;
     int empty = empty_open(root, size, ret_error);
+
     if (empty < 0)
         return -1;
     int result = fresh_open(&fresh, root, ret_error);
@@ -312,4 +315,85 @@ int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct er
         result = error_set(ret_error, ERROR_IO, errno, "make '%s'", below);
     close(empty);
     return result < 0 ? -1 : fresh_place(&fresh, root, below, ret_error);
+}
+
+/* ---- spares --------------------------------------------------------------------------------- */
+
+static char *spare_path(uint64_t size, uint32_t number)
+{
+    return str_printf("cache/" SPARE_PREFIX "%llu-%u.img", (unsigned long long)size, number);
+}
+
+/* Gives the layer the place of a spare one: whoever renames it first has it. False if there is
+ * none. */
+static bool spare_take(const char *root, const char *below, uint64_t size)
+{
+    const char *name, *spare_name;
+    int dir = path_parent(root, below, true, &name, NULL);
+    bool taken = false;
+
+    for (uint32_t i = 0; dir >= 0 && !taken && i < DISK_SPARES_MAX; i++) {
+        CLEANUP_FREE char *spare = spare_path(size, i);
+        int cache = path_parent(root, spare, false, &spare_name, NULL);
+        taken = cache >= 0 && renameat(cache, spare_name, dir, name) == 0 && fsync(dir) == 0;
+        if (cache >= 0)
+            close(cache);
+    }
+    if (dir >= 0)
+        close(dir);
+    return taken;
+}
+
+/* Of sizes that are not asked for any more, and beyond the number. */
+static void spares_trim(const char *root, uint64_t size, uint32_t count)
+{
+    const char *name;
+    int fd = path_parent(root, "cache/.", false, &name, NULL);
+    DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    struct dirent *entry;
+
+    while (dir && (entry = readdir(dir))) {
+        bool wanted = !str_starts(entry->d_name, SPARE_PREFIX);
+        for (uint32_t i = 0; !wanted && i < count; i++) {
+            CLEANUP_FREE char *spare = spare_path(size, i);
+            wanted = str_eq(strchr(spare, '/') + 1, entry->d_name);
+        }
+        if (!wanted)
+            unlinkat(dirfd(dir), entry->d_name, 0);
+    }
+    if (dir)
+        closedir(dir);
+    else if (fd >= 0)
+        close(fd);
+}
+
+int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, struct error **ret_error)
+{
+    uint64_t size;
+
+    if (size_check(size_bytes, &size, ret_error) < 0)
+        return -1;
+    if (count > DISK_SPARES_MAX)
+        return error_set(ret_error, ERROR_LIMIT, 0, "more than %d spare layers", DISK_SPARES_MAX);
+    spares_trim(root, size, count);
+    for (uint32_t i = 0; i < count; i++) {
+        CLEANUP_FREE char *spare = spare_path(size, i);
+        if (!is_there(root, spare) && layer_copy(root, spare, size, ret_error) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error)
+{
+    CLEANUP_FREE char *below = path_below(root, path, ret_error);
+    uint64_t size;
+
+    if (!below)
+        return -1;
+    if (is_there(root, below))
+        return 0;
+    if (size_check(size_bytes, &size, ret_error) < 0)
+        return -1;
+    return spare_take(root, below, size) ? 0 : layer_copy(root, below, size, ret_error);
 }

@@ -12,6 +12,8 @@
 
 #include "base/error.h"
 
+/* As layer_make and layer_spares of disk.h. */
 int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error);
+int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, struct error **ret_error);
 
 #endif

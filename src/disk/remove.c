@@ -77,6 +77,34 @@ int disk_remove(const char *root, const char *path, struct error **ret_error)
     return error_move(ret_error, &error);
 }
 
+/* Its new place has a name that nobody else chooses. */
+static int gone_move(int dir, const char *name, int gone)
+{
+    char random[SCRATCH_RANDOM + 1] = "";
+
+    str_random(random, SCRATCH_RANDOM, "abcdefghijklmnopqrstuvwxyz");
+    return renameat(dir, name, gone, random);
+}
+
+int disk_discard(const char *root, const char *path, struct error **ret_error)
+{
+    CLEANUP_FREE char *below = path_below(root, path, ret_error);
+    CLEANUP_ERROR struct error *error = NULL;
+    const char *name, *ignored;
+
+    if (!below)
+        return -1;
+    int dir = path_parent(root, below, false, &name, &error);
+    if (dir < 0)
+        return error->err == ENOENT ? 0 : error_move(ret_error, &error);
+    int gone = path_parent(root, "tmp/gone/.", true, &ignored, NULL);
+    bool moved = gone >= 0 && gone_move(dir, name, gone) == 0;
+    close(dir);
+    if (gone >= 0)
+        close(gone);
+    return moved ? 0 : disk_remove(root, path, ret_error);
+}
+
 /* ---- sweeping ------------------------------------------------------------------------------- */
 
 struct sweep {

@@ -292,4 +292,5 @@ char **exec_keep(const struct exec *exec)
 void exec_sweep(struct exec *exec)
 {
     pool_sweep(exec->pool);
+    pool_spares(exec->pool);
 }

@@ -37,6 +37,7 @@ struct exec_config {
     const char *accel;   /* "auto", "kvm" or "tcg" */
     uint32_t boot_deadline_ms, kvm_deadline_ms;
     uint64_t log_max_bytes, image_layer_max_bytes;
+    uint64_t layer_size; /* bytes of most writable layers: some are made in advance */
     unsigned workers;
     uint64_t job_deadline_ms;
 

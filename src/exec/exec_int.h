@@ -226,6 +226,8 @@ struct job *pool_template_load(struct pool *pool, int memory, const char *path,
                                const char *const *inputs,
                                void (*done)(const struct error *error, uint64_t value, void *arg),
                                void *arg);
+/* Sees to it that there are spare layers. */
+void pool_spares(struct pool *pool);
 /* Removes what belongs to no object of the world, as it will be then. */
 void pool_sweep(struct pool *pool);
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);

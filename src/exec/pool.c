@@ -1,5 +1,8 @@
 /* Workers: a few processes for jobs that block. A job waits until one is free; a worker that takes
  * too long is killed, and another takes its place. Workers start when they are first needed.
+ *
+ * What nobody waits for is done in the background: files that were removed are only moved away at
+ * first, and layers that were taken from the spare ones are made anew.
  */
 #include <errno.h>
 #include <signal.h>
@@ -12,6 +15,8 @@
 #include "base/log.h"
 #include "exec/exec_int.h"
 
+enum { SPARE_LAYERS = 2 }; /* kept ready, of the size that a pod has if it names none */
+
 struct job {
     struct job *prev, *next; /* of those that wait */
     unsigned type;
@@ -19,8 +24,9 @@ struct job {
     char *directory, *path; /* LAYER, REHEARSAL: the directory is made first; TEMPLATE_… */
     char *image;            /* REHEARSAL */
     uint64_t size_bytes;
-    char **paths; /* REMOVE; TEMPLATE_…: the inputs */
-    int fd;       /* LOAD, TEMPLATE_… */
+    char **paths;    /* REMOVE; TEMPLATE_…: the inputs */
+    bool background; /* nobody waits for it */
+    int fd;          /* LOAD, TEMPLATE_… */
     const struct load_ops *ops;
     void (*done)(const struct error *error, uint64_t value, void *arg);
     void *arg;
@@ -70,6 +76,8 @@ static void job_finish(struct job *job, const struct error *error, uint64_t valu
         job->done(error, value, job->arg);
     else if (error && job->type == WIRE_JOB_SWEEP)
         log_warning("sweep: %s", error_message(error));
+    else if (error && job->background)
+        log_debug("in the background: %s", error_message(error));
     job_free(job);
 }
 
@@ -179,8 +187,18 @@ static int send_remove(struct worker *w, struct job *job, struct error **ret_err
 {
     struct wire_job_remove message = {.seq = 1,
                                       .root = str_or(job->root, w->pool->exec->config.root),
-                                      .paths = (const char *const *)job->paths};
+                                      .paths = (const char *const *)job->paths,
+                                      .later = !job->background && !job->root};
     conn_send(w->conn, WIRE_JOB_REMOVE, 0, &message);
+    return 0;
+}
+
+static int send_spares(struct worker *w, struct job *job, struct error **ret_error)
+{
+    const struct exec_config *config = &w->pool->exec->config;
+    struct wire_job_spares message = {
+        .seq = 1, .root = config->root, .size_bytes = config->layer_size, .count = SPARE_LAYERS};
+    conn_send(w->conn, WIRE_JOB_SPARES, 0, &message);
     return 0;
 }
 
@@ -203,6 +221,7 @@ static int job_send(struct worker *w, struct job *job, struct error **ret_error)
         {WIRE_JOB_LAYER, send_layer},
         {WIRE_JOB_REMOVE, send_remove},
         {WIRE_JOB_SWEEP, send_sweep},
+        {WIRE_JOB_SPARES, send_spares},
         {WIRE_JOB_REHEARSAL, send_rehearsal},
         {WIRE_JOB_TEMPLATE_SAVE, send_template_save},
         {WIRE_JOB_TEMPLATE_LOAD, send_template_load},
@@ -235,14 +254,16 @@ static unsigned pool_busy(const struct pool *pool, unsigned type)
     return busy;
 }
 
-/* Archives come as slowly as their client sends: one worker is kept free of them. A sweep must be
- * alone. */
+/* Archives come as slowly as their client sends: one worker is kept free of them, and of what
+ * nobody waits for. A sweep must be alone. */
 static bool job_may_run(const struct pool *pool, const struct job *job)
 {
     if (pool_busy(pool, WIRE_JOB_SWEEP))
         return false;
     if (job->type == WIRE_JOB_SWEEP)
         return pool_busy(pool, 0) == 0;
+    if (job->background)
+        return pool->count == 1 || pool_busy(pool, 0) + 1 < pool->count;
     return job->type != WIRE_JOB_LOAD || pool->count == 1 ||
            pool_busy(pool, WIRE_JOB_LOAD) < pool->count - 1;
 }
@@ -282,6 +303,31 @@ static void pool_run(struct pool *pool)
 
 /* ---- a worker's process --------------------------------------------------------------------- */
 
+/* One that waits already will do it. */
+static void background_add(struct pool *pool, unsigned type, const char *path)
+{
+    struct job *job;
+    DL_FOREACH(pool->waiting, job)
+        if (job->background && job->type == type)
+            return;
+    job = job_new(type);
+    job->background = true;
+    if (path)
+        strv_push(&job->paths, path);
+    pool_add(pool, job);
+}
+
+/* Before the job is told to be done. */
+static void worker_did(struct pool *pool, const struct job *job, const struct error *error)
+{
+    if (error || job->background)
+        return;
+    if (job->type == WIRE_JOB_REMOVE && !job->root)
+        background_add(pool, WIRE_JOB_REMOVE, "tmp/gone");
+    if (job->type == WIRE_JOB_LAYER)
+        pool_spares(pool);
+}
+
 static void worker_frame(struct conn *conn, const struct wire_frame *frame, int fd, void *arg)
 {
     struct worker *w = arg;
@@ -308,6 +354,7 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         wire_reply_check(&message.reply, &error);
         w->job = NULL;
         timer_unset(w->deadline);
+        worker_did(w->pool, job, error);
         job_finish(job, error, message.reply.value);
         pool_run(w->pool);
     }
@@ -501,6 +548,11 @@ struct job *pool_template_load(struct pool *pool, int memory, const char *path,
     job->done = done;
     job->arg = arg;
     return pool_add(pool, job);
+}
+
+void pool_spares(struct pool *pool)
+{
+    background_add(pool, WIRE_JOB_SPARES, NULL);
 }
 
 void pool_sweep(struct pool *pool)

@@ -270,6 +270,7 @@ static void exec_make(struct daemon *d)
         .kvm_deadline_ms = (uint32_t)s->kvm_deadline,
         .log_max_bytes = s->log_max_size,
         .image_layer_max_bytes = s->image_layer_max,
+        .layer_size = s->layer_size,
         .workers = (unsigned)s->workers,
         .job_deadline_ms = s->job_deadline,
         .templates = str_eq(s->templates, "on"),

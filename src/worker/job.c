@@ -184,8 +184,16 @@ static int job_remove(struct peer *peer, const void *request, uint64_t *ret_valu
     struct error *first = NULL;
 
     STRV_FOREACH(path, job->paths)
-        disk_remove(job->root, *path, first ? NULL : &first);
+        (job->later ? disk_discard : disk_remove)(job->root, *path, first ? NULL : &first);
     return first ? error_move(ret_error, &first) : 0;
+}
+
+static int job_spares(struct peer *peer, const void *request, uint64_t *ret_value,
+                      struct error **ret_error)
+{
+    const struct wire_job_spares *job = request;
+
+    return disk_block.layer_spares(job->root, job->size_bytes, job->count, ret_error);
 }
 
 static int job_sweep(struct peer *peer, const void *request, uint64_t *ret_value,
@@ -297,6 +305,7 @@ union request {
     struct wire_job_layer layer;
     struct wire_job_remove remove;
     struct wire_job_sweep sweep;
+    struct wire_job_spares spares;
     struct wire_job_rehearsal rehearsal;
     struct wire_job_template_save template_save;
     struct wire_job_template_load template_load;
@@ -311,6 +320,7 @@ static const struct {
     {WIRE_JOB_LAYER, job_layer},
     {WIRE_JOB_REMOVE, job_remove},
     {WIRE_JOB_SWEEP, job_sweep},
+    {WIRE_JOB_SPARES, job_spares},
     {WIRE_JOB_REHEARSAL, job_rehearsal},
     {WIRE_JOB_TEMPLATE_SAVE, job_template_save},
     {WIRE_JOB_TEMPLATE_LOAD, job_template_load},
