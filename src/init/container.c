@@ -10,6 +10,7 @@
 #include "init/grow.h"
 #include "init/process.h"
 #include "init/serve.h"
+#include "init/slot.h"
 #include "init/util.h"
 
 enum {
@@ -50,11 +51,13 @@ static void container_free(struct container *c)
         at = &(*at)->next;
     *at = c->next;
     alarm_unset(&c->alarm);
-    cgroup_remove(c->start.ctr);
+    if (c->group_name)
+        cgroup_remove(c->group_name);
     fd_closep(&c->group);
     fd_closep(&c->pidfd);
     wire_clear(WIRE_CTR_START, &c->start);
     free(c->payload);
+    free(c->group_name);
     free(c->image_device);
     free(c->layer_device);
     free(c);
@@ -67,25 +70,26 @@ const char *container_hostname(const struct container *c)
 
 /* ---- start ---------------------------------------------------------------------------------- */
 
-static int container_run(struct container *c, struct error **ret_error)
+static int container_spawn(struct container *c, struct error **ret_error)
 {
     const struct wire_ctr_start *s = &c->start;
-    struct launch launch = {.container = c,
-                            .first = true,
-                            .argv = s->argv,
-                            .env = s->env,
-                            .cwd = s->cwd,
-                            .user = s->user,
-                            .groups = s->groups,
-                            .flags = s->flags,
-                            .rows = s->rows,
-                            .cols = s->cols};
+    struct launch launch = launch_of(c);
 
+    if (slot_start(c, &launch)) {
+        c->state = CONTAINER_STARTING;
+        return 0;
+    }
+    c->group_name = xstrdup(s->ctr);
     c->group = cgroup_new(s->ctr, s->memory_max_bytes, s->pids_max, ret_error);
     if (c->group < 0)
         return -1;
     c->state = CONTAINER_STARTING;
-    if (process_start(&launch, c->stream, s->seq, ret_error) < 0)
+    return process_start(&launch, c->stream, s->seq, ret_error);
+}
+
+static int container_run(struct container *c, struct error **ret_error)
+{
+    if (container_spawn(c, ret_error) < 0)
         return -1;
     process_credit(process_find(c->stream), WIRE_STDOUT, c->out_credit);
     process_credit(process_find(c->stream), WIRE_STDERR, c->err_credit);
@@ -159,6 +163,7 @@ void container_limits_changed(void)
     for (const struct container *c = containers; c; c = c->next)
         if (c->group >= 0)
             cgroup_limit(c->group, c->start.memory_max_bytes, c->start.pids_max);
+    slots_limits_changed();
 }
 
 static int start_check(const struct wire_ctr_start *m, uint32_t stream, struct error **ret_error)
@@ -188,6 +193,7 @@ void container_start(const struct wire_frame *frame, uint32_t seq)
     struct wire_frame copy = *frame;
 
     c->payload = xmemdup(frame->payload, frame->length);
+    c->payload_size = frame->length;
     copy.payload = c->payload;
     c->stream = frame->stream;
     c->group = c->pidfd = -1;
@@ -259,7 +265,7 @@ void container_ended(struct container *c, bool refused)
  * kernel letting go of the disks. */
 static bool container_clean(struct container *c)
 {
-    return !process_alive(c) && cgroup_remove(c->start.ctr) && disk_free(c->layer_device);
+    return !process_alive(c) && cgroup_remove(c->group_name) && disk_free(c->layer_device);
 }
 
 static void clear_look(struct alarm *alarm)
@@ -312,12 +318,17 @@ static void pod_forget(void)
     pod = (struct pod){0};
 }
 
-void pod_setup(const struct wire_pod_setup *message)
+void pod_copy(const struct wire_pod_setup *message)
 {
     pod_forget();
     pod.hostname = xstrdup(str_or(message->hostname, "husk"));
     pod.hosts = strv_copy(message->hosts);
     pod.resolv = strv_copy(message->resolv);
+}
+
+void pod_setup(const struct wire_pod_setup *message)
+{
+    pod_copy(message);
     if (sethostname(pod.hostname, strnlen(pod.hostname, 64)) < 0)
         say(4, "the hostname '%s' cannot be set", pod.hostname);
 }
@@ -353,6 +364,7 @@ static void pod_look(struct alarm *alarm)
     }
     pod_clear_seq = 0;
     serve_reply(seq, error);
+    slots_fill_later();
 }
 
 void pod_clear(uint32_t seq)

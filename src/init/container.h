@@ -22,11 +22,13 @@ struct container {
     struct container *next;
     enum container_state state;
     uint8_t *payload; /* of the request: `start` points into it */
+    uint32_t payload_size;
     struct wire_ctr_start start;
     uint32_t stream;                 /* of its first process */
     uint32_t out_credit, err_credit; /* WAITING: what the keeper granted already */
     char *image_device, *layer_device;
-    int group;            /* its cgroup's directory */
+    int group; /* its cgroup's directory */
+    char *group_name;
     int pidfd;            /* of its first process */
     struct alarm alarm;   /* WAITING: the next look for disks; ENDED: the next try */
     uint64_t deadline_ms; /* of what it waits for */
@@ -40,6 +42,8 @@ struct pod {
 };
 extern struct pod pod;
 
+/* Remembers what is said of the pod; the second also makes the guest's hostname that of the pod. */
+void pod_copy(const struct wire_pod_setup *message);
 void pod_setup(const struct wire_pod_setup *message);
 /* Ends and clears every container; answers `seq` when that is done. */
 void pod_clear(uint32_t seq);

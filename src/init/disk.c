@@ -14,7 +14,7 @@
 #define VIRTIO "virtio:"
 #define SCSI   "scsi:"
 
-enum { SERIAL_MAX = 20, LUN_MAX = 16383 }; /* of virtio-blk and virtio-scsi */
+enum { SERIAL_MAX = 20, LUN_MAX = 16383, DISKS_KNOWN = 16 }; /* of virtio-blk and virtio-scsi */
 
 int disk_check(const char *name, struct error **ret_error)
 {
@@ -72,9 +72,68 @@ static bool disk_opens(const char *device)
     return fd >= 0;
 }
 
+/* ---- what is known -------------------------------------------------------------------------- */
+
+static struct {
+    char serial[SERIAL_MAX + 1];
+    char *path;
+} known[DISKS_KNOWN];
+static size_t known_count;
+
+static void disks_forget(void)
+{
+    while (known_count)
+        free(known[--known_count].path);
+}
+
+void disks_event(const char *event)
+{
+    if (!event || strstr(event, "/block/vd"))
+        disks_forget();
+}
+
+/* There is nothing to be gained by sorting the requests to a disk of the host, which does that. */
+static void disk_tune(const char *block)
+{
+    static const char *const settings[][2] = {
+        {"scheduler", "none"}, {"wbt_lat_usec", "0"}, {"iostats", "0"}};
+    for (size_t i = 0; i < ARRAY_SIZE(settings); i++) {
+        CLEANUP_FREE char *path = str_printf("/sys/block/%s/queue/%s", block, settings[i][0]);
+        file_write(path, settings[i][1]);
+    }
+}
+
+void disks_remember(void)
+{
+    disks_forget();
+    for (char letter = 'a'; letter <= 'z' && known_count < DISKS_KNOWN; letter++) {
+        const char block[] = {'v', 'd', letter, 0};
+        CLEANUP_FREE char *path = str_printf("/sys/block/%s/serial", block);
+        CLEANUP_FREE char *serial = file_read(path, SERIAL_MAX);
+        if (!serial)
+            continue;
+        disk_tune(block);
+        serial[strcspn(serial, "\n")] = 0;
+        snprintf(known[known_count].serial, sizeof(known->serial), "%s", serial);
+        known[known_count++].path = str_printf("/dev/%s", block);
+    }
+}
+
+static char *disk_known(const char *name)
+{
+    if (str_starts(name, VIRTIO))
+        for (size_t i = 0; i < known_count; i++)
+            if (str_eq(known[i].serial, name + strlen(VIRTIO)))
+                return xstrdup(known[i].path);
+    return NULL;
+}
+
 char *disk_find(const char *name)
 {
     CLEANUP_FREE char *block = NULL;
+    char *found = disk_known(name);
+    if (found)
+        return found;
     if (str_starts(name, VIRTIO)) {
         block = entry_find("/sys/block", serial_matches, name + strlen(VIRTIO));
     } else {

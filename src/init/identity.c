@@ -4,9 +4,9 @@
 #include <fcntl.h>
 #include <linux/random.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <syslog.h>
 #include <time.h>
@@ -16,7 +16,6 @@
 #include "init/util.h"
 
 #define IDENTITY_DIR "/run/identity"
-#define RANDOM       "/dev/urandom"
 #define HEX          "0123456789abcdef"
 
 enum {
@@ -25,6 +24,9 @@ enum {
     MACHINE_ID_SIZE = 32,
     UUID_SIZE = 36,
 };
+
+static int random_fd = -1;
+static char *boot_id, *machine_id; /* files in memory */
 
 /* ---- the clock and the random pool ---------------------------------------------------------- */
 
@@ -38,13 +40,15 @@ void clock_set_ns(uint64_t time_ns)
 
 int entropy_add(const uint8_t *data, size_t size, struct error **ret_error)
 {
-    CLEANUP_FD int fd = open(RANDOM, O_RDONLY | O_CLOEXEC);
+    struct {
+        struct rand_pool_info pool;
+        uint8_t bytes[ENTROPY_MAX];
+    } message;
     size = size < ENTROPY_MAX ? size : ENTROPY_MAX;
-    CLEANUP_FREE struct rand_pool_info *pool = xcalloc(1, sizeof(*pool) + size);
-    pool->entropy_count = (int)size * 8;
-    pool->buf_size = (int)size;
-    memcpy(pool->buf, data, size);
-    if (fd < 0 || ioctl(fd, RNDADDENTROPY, pool) < 0)
+    message.pool.entropy_count = (int)size * 8;
+    message.pool.buf_size = (int)size;
+    memcpy(message.bytes, data, size);
+    if (ioctl(random_fd, RNDADDENTROPY, &message) < 0)
         return error_set(ret_error, ERROR_IO, errno, "entropy cannot be added");
     return 0;
 }
@@ -52,22 +56,30 @@ int entropy_add(const uint8_t *data, size_t size, struct error **ret_error)
 /* What was added reaches the generator only with its next key, which could be a minute away. */
 static int generator_reseed(struct error **ret_error)
 {
-    CLEANUP_FD int fd = open(RANDOM, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
+    if (ioctl(random_fd, RNDRESEEDCRNG) < 0)
         return error_set(ret_error, ERROR_IO, errno, "the random generator cannot be reseeded");
     return 0;
 }
 
 /* ---- the ids -------------------------------------------------------------------------------- */
 
-/* Into the same file, which containers have bound already. */
-static int id_write(const char *path, const char *id, struct error **ret_error)
+/* Containers have the file bound already, and see what is written into its memory: a clone then
+ * changes it without a system call. */
+static void id_write(char *memory, const char *id)
 {
-    CLEANUP_FD int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0444);
-    CLEANUP_FREE char *line = str_printf("%s\n", id);
-    if (fd < 0 || pwrite(fd, line, strlen(line), 0) != (ssize_t)strlen(line))
-        return error_set(ret_error, ERROR_IO, errno, "file '%s'", path);
-    return 0;
+    size_t size = strlen(id);
+    memcpy(memory, id, size);
+    memory[size] = '\n';
+}
+
+/* A file of one line, mapped; NULL if that cannot be. */
+static char *id_open(const char *path, size_t size)
+{
+    CLEANUP_FD int fd = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0444);
+    if (fd < 0 || ftruncate(fd, (off_t)size + 1) < 0)
+        return NULL;
+    void *memory = mmap(NULL, size + 1, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    return memory == MAP_FAILED ? NULL : memory;
 }
 
 /* A UUID of the kernel without its hyphens is what systemd's machine-id(5) asks for. */
@@ -83,15 +95,20 @@ static void machine_id_make(char ret[MACHINE_ID_SIZE + 1])
 
 void identity_open(void)
 {
-    CLEANUP_ERROR struct error *error = NULL;
-    CLEANUP_FREE char *boot_id = file_read("/proc/sys/kernel/random/boot_id", UUID_SIZE);
-    char machine_id[MACHINE_ID_SIZE + 1];
+    CLEANUP_FREE char *own_boot_id = file_read("/proc/sys/kernel/random/boot_id", UUID_SIZE);
+    char own_machine_id[MACHINE_ID_SIZE + 1];
 
-    machine_id_make(machine_id);
+    random_fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
     mkdir(IDENTITY_DIR, 0755);
-    if (id_write(IDENTITY_BOOT_ID, str_or(boot_id, ""), &error) < 0 ||
-        id_write(IDENTITY_MACHINE_ID, machine_id, &error) < 0)
-        say(LOG_WARNING, "%s", error->message);
+    boot_id = id_open(IDENTITY_BOOT_ID, UUID_SIZE);
+    machine_id = id_open(IDENTITY_MACHINE_ID, MACHINE_ID_SIZE);
+    if (random_fd < 0 || !boot_id || !machine_id) {
+        say(LOG_ERR, "the guest has no identity: %s", strerror(errno));
+        return;
+    }
+    machine_id_make(own_machine_id);
+    id_write(boot_id, str_or(own_boot_id, ""));
+    id_write(machine_id, own_machine_id);
 }
 
 static bool uuid_valid(const char *id)
@@ -107,6 +124,8 @@ static bool uuid_valid(const char *id)
 
 static int awake_check(const struct wire_awake *m, struct error **ret_error)
 {
+    if (!boot_id || !machine_id)
+        return error_set(ret_error, ERROR_IO, 0, "the guest has no identity to change");
     if (m->entropy.size < ENTROPY_MIN)
         return error_set(ret_error, ERROR_INVALID, 0, "%u bytes of entropy are less than %d",
                          m->entropy.size, ENTROPY_MIN);
@@ -125,7 +144,7 @@ int identity_change(const struct wire_awake *message, struct error **ret_error)
         generator_reseed(ret_error) < 0)
         return -1;
     clock_set_ns(message->time_ns);
-    if (id_write(IDENTITY_BOOT_ID, message->boot_id, ret_error) < 0)
-        return -1;
-    return id_write(IDENTITY_MACHINE_ID, message->machine_id, ret_error);
+    id_write(boot_id, message->boot_id);
+    id_write(machine_id, message->machine_id);
+    return 0;
 }

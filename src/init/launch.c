@@ -113,10 +113,10 @@ static void shed(void)
  * container chose (a working directory, a symbolic link), and would lead into the guest: so it is
  * closed before the first such path, not at exec. A status that is not there tells the parent
  * nothing, and the child ends. */
-static void descriptors_close(const struct launch *l, const struct launch_fds *fds)
+static void descriptors_close(int pidfd, const struct launch_fds *fds)
 {
     int status = fcntl(fds->status, F_DUPFD_CLOEXEC, KEPT_FDS);
-    int container = l->container ? fcntl(l->container->pidfd, F_DUPFD_CLOEXEC, KEPT_FDS) : -1;
+    int container = pidfd >= 0 ? fcntl(pidfd, F_DUPFD_CLOEXEC, KEPT_FDS) : -1;
 
     for (int fd = 0; fd < 3; fd++)
         if (fds->stdio[fd] >= 0)
@@ -131,7 +131,7 @@ static void descriptors_close(const struct launch *l, const struct launch_fds *f
 
 static int namespaces_join(const struct launch *l, struct error **ret_error)
 {
-    if (l->container && !l->first &&
+    if (l->container &&
         setns(CONTAINER_FD, CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
         return error_set(ret_error, ERROR_STATE, errno, "container '%s' cannot be joined",
                          l->container->start.ctr);
@@ -153,9 +153,6 @@ static int root_make(const struct launch *l, struct error **ret_error)
 
     if (sethostname(hostname, strlen(hostname)) < 0)
         return error_set(ret_error, ERROR_INVALID, errno, "hostname '%s'", hostname);
-    /* After the process is in its cgroup, so that this is the root that it sees. */
-    if (unshare(CLONE_NEWCGROUP) < 0)
-        return error_set(ret_error, ERROR_IO, errno, "a cgroup namespace");
     return root_enter(&root, ret_error);
 }
 
@@ -333,16 +330,38 @@ _Noreturn static void program_run(const struct launch *l, char *const *env)
     cannot_run(NOT_FOUND, "cannot run '%s': not found in PATH", name);
 }
 
-_Noreturn void launch_child(const struct launch *l, const struct launch_fds *fds)
+/* ---- from the request to the program -------------------------------------------------------- */
+
+struct launch launch_of(struct container *c)
+{
+    const struct wire_ctr_start *s = &c->start;
+    return (struct launch){.container = c,
+                           .first = true,
+                           .argv = s->argv,
+                           .env = s->env,
+                           .cwd = s->cwd,
+                           .user = s->user,
+                           .groups = s->groups,
+                           .flags = s->flags,
+                           .rows = s->rows,
+                           .cols = s->cols};
+}
+
+static int namespaces_make(struct error **ret_error)
+{
+    /* After the process is in its cgroup, so that this is the root that it sees. */
+    if (unshare(CLONE_NEWCGROUP) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "a cgroup namespace");
+    return root_prepare(ret_error);
+}
+
+_Noreturn static void launch_run(const struct launch *l, const struct launch_fds *fds)
 {
     struct error *error = NULL;
     struct user user = {0};
 
-    descriptors_close(l, fds);
-    shed();
-    if (namespaces_join(l, &error) < 0 || root_make(l, &error) < 0 ||
-        stdio_open(l, fds, &error) < 0 || user_find(l, &user, &error) < 0 ||
-        directory_make(l, &error) < 0)
+    if (root_make(l, &error) < 0 || stdio_open(l, fds, &error) < 0 ||
+        user_find(l, &user, &error) < 0 || directory_make(l, &error) < 0)
         refuse(error);
     stdio_own(&user);
     if (privileges_drop(&user, &error) < 0)
@@ -351,4 +370,51 @@ _Noreturn void launch_child(const struct launch *l, const struct launch_fds *fds
         cannot_run(NOT_EXECUTABLE, "cannot run '%s': working directory '%s': %s", l->argv[0],
                    l->cwd, strerror(errno));
     program_run(l, env_build(l, &user));
+}
+
+_Noreturn void launch_child(const struct launch *l, const struct launch_fds *fds)
+{
+    struct error *error = NULL;
+
+    descriptors_close(l->container ? l->container->pidfd : -1, fds);
+    shed();
+    if ((l->first ? namespaces_make(&error) : namespaces_join(l, &error)) < 0)
+        refuse(error);
+    launch_run(l, fds);
+}
+
+_Noreturn static void launch_request(const struct launch_request *r)
+{
+    struct error *error = NULL;
+    struct wire_frame start = {
+        .type = WIRE_CTR_START, .payload = r->bytes, .length = r->start_size};
+    struct wire_frame setup = {
+        .type = WIRE_POD_SETUP, .payload = r->bytes + r->start_size, .length = r->setup_size};
+    struct wire_pod_setup message;
+    struct container c = {.image_device = (char *)(uintptr_t)r->image_device,
+                          .layer_device = (char *)(uintptr_t)r->layer_device};
+
+    if (wire_get(&start, &c.start, &error) < 0 || wire_get(&setup, &message, &error) < 0)
+        refuse(error);
+    pod_copy(&message);
+    struct launch l = launch_of(&c);
+    /* Its ends are 0 to 2 already. */
+    struct launch_fds fds = {{l.flags & WIRE_STDIN_OPEN ? 0 : -1, 1, 2}, STATUS_FD};
+    launch_run(&l, &fds);
+}
+
+_Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_request *request)
+{
+    struct launch_status status = {.report = LAUNCH_READY};
+    struct error *error = NULL;
+    char go;
+
+    descriptors_close(-1, fds);
+    shed();
+    if (namespaces_make(&error) < 0)
+        refuse(error);
+    status_send(&status, -1);
+    if (recv(STATUS_FD, &go, sizeof(go), 0) != sizeof(go))
+        _exit(0);
+    launch_request(request);
 }

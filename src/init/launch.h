@@ -25,6 +25,7 @@ struct launch {
 
 enum launch_report {
     LAUNCH_NOTHING = 0,
+    LAUNCH_READY,      /* a slot waits for its request */
     LAUNCH_TERMINAL,   /* the terminal's descriptor comes with it */
     LAUNCH_REFUSED,    /* the request is at fault, or the guest */
     LAUNCH_CANNOT_RUN, /* the command is: it ends with `code` */
@@ -47,5 +48,17 @@ struct launch_fds {
 };
 
 _Noreturn void launch_child(const struct launch *launch, const struct launch_fds *fds);
+
+/* What a slot is told, in memory that it shares with husk-init. */
+struct launch_request {
+    char image_device[32], layer_device[32];
+    uint32_t start_size, setup_size;
+    uint8_t bytes[]; /* the payloads of CTR_START and of POD_SETUP */
+};
+
+/* Prepares what it can, and waits for a byte on the status socket: then the request is there. */
+_Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_request *request);
+/* How the first process of a container is launched. */
+struct launch launch_of(struct container *c);
 
 #endif

@@ -8,12 +8,15 @@
 
 #include "init/boot.h"
 #include "init/container.h"
+#include "init/disk.h"
 #include "init/events.h"
 #include "init/grow.h"
 #include "init/identity.h"
 #include "init/port.h"
 #include "init/process.h"
+#include "init/root.h"
 #include "init/serve.h"
+#include "init/slot.h"
 #include "init/uevent.h"
 #include "init/util.h"
 
@@ -28,6 +31,7 @@ static void child_ended(struct source *source, uint32_t events)
 static void devices_changed(const char *event)
 {
     grow_event(event);
+    disks_event(event);
     container_look_again();
 }
 
@@ -64,6 +68,8 @@ int main(void)
     grow_open();
     boot_loopback();
     identity_open();
+    root_open();
+    slots_fill_later();
 
     bool busy = false;
     for (;;) {

@@ -2,7 +2,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -10,7 +9,6 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -20,15 +18,11 @@
 #include "init/container.h"
 #include "init/port.h"
 #include "init/serve.h"
+#include "init/slot.h"
 #include "init/util.h"
-
-/* Of <sched.h>, which does not go together with the kernel's header of struct clone_args. */
-int setns(int fd, int type);
 
 enum {
     PROCESSES_MAX = 1024,
-    OUTPUT_PIPE_SIZE = 1 << 20,  /* a writer is not stopped at every page */
-    INPUT_PIPE_SIZE = 256 << 10, /* same */
     TERMINAL_READ = 4096,        /* what the kernel gives at once */
     GRANT_MIN = WIRE_WINDOW / 4, /* less is not worth a message */
     PUMP_FRAMES = 64,            /* of output, before input has its turn */
@@ -36,7 +30,6 @@ enum {
 };
 
 static struct process *processes;
-static int own_pid_namespace = -1;
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
@@ -435,122 +428,56 @@ static void status_ready(struct source *source, uint32_t events)
 
 /* ---- the beginning -------------------------------------------------------------------------- */
 
-/* Both ends of what connects a process; those not given away are closed in the end. */
-struct ends {
-    int ours[4], theirs[4]; /* stdin, stdout, stderr, status */
-};
-
-static void ends_close(struct ends *e)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(e->ours); i++) {
-        fd_closep(&e->ours[i]);
-        fd_closep(&e->theirs[i]);
-    }
-}
-
-/* Only our end is non-blocking: the program expects an ordinary pipe. */
-static int pipe_open(int *ret_read, int *ret_write, int *ours, int size)
-{
-    int fds[2];
-    if (pipe2(fds, O_CLOEXEC) < 0)
-        return -1;
-    *ret_read = fds[0];
-    *ret_write = fds[1];
-    fcntl(fds[0], F_SETPIPE_SZ, size);
-    return fcntl(*ours, F_SETFL, O_NONBLOCK);
-}
-
-static int ends_open(struct ends *e, uint32_t flags)
-{
-    int status[2];
-    *e = (struct ends){{-1, -1, -1, -1}, {-1, -1, -1, -1}};
-    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, status) < 0)
-        return -1;
-    e->ours[3] = status[0];
-    e->theirs[3] = status[1];
-    if (flags & WIRE_TTY)
-        return 0;
-    if (flags & WIRE_STDIN_OPEN &&
-        pipe_open(&e->theirs[0], &e->ours[0], &e->ours[0], INPUT_PIPE_SIZE) < 0)
-        return -1;
-    if (pipe_open(&e->ours[1], &e->theirs[1], &e->ours[1], OUTPUT_PIPE_SIZE) < 0)
-        return -1;
-    return pipe_open(&e->ours[2], &e->theirs[2], &e->ours[2], OUTPUT_PIPE_SIZE);
-}
-
-/* A child in the pid namespace of a container must be born there. */
-static int pid_namespace_join(const struct launch *launch)
-{
-    if (!launch->container || launch->first)
-        return 0;
-    if (own_pid_namespace < 0)
-        own_pid_namespace = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
-    return setns(launch->container->pidfd, CLONE_NEWPID);
-}
-
-static pid_t process_clone(const struct launch *launch, int group, int *ret_pidfd)
-{
-    struct clone_args args = {.flags = CLONE_INTO_CGROUP | CLONE_PIDFD,
-                              .exit_signal = SIGCHLD,
-                              .cgroup = (uint64_t)group,
-                              .pidfd = (uint64_t)(uintptr_t)ret_pidfd};
-    if (launch->first)
-        args.flags |= CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS;
-    if (pid_namespace_join(launch) < 0)
-        return -1;
-    pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
-    int why = errno;
-    if (pid && launch->container && !launch->first)
-        setns(own_pid_namespace, CLONE_NEWPID);
-    errno = why;
-    return pid;
-}
-
 static int process_spawn(struct process *p, const struct launch *launch, struct ends *e, int group,
                          struct error **ret_error)
 {
-    int pidfd = -1;
-    pid_t pid = process_clone(launch, group, &pidfd);
+    struct container *c = launch->container;
+    pid_t pid =
+        launch->first ? spawn_first(group, &c->pidfd) : spawn_joining(group, c ? c->pidfd : -1);
     if (pid == 0) {
-        struct launch_fds fds = {{e->theirs[0], e->theirs[1], e->theirs[2]}, e->theirs[3]};
+        struct launch_fds fds = {{e->theirs[0], e->theirs[1], e->theirs[2]}, e->theirs[END_STATUS]};
         launch_child(launch, &fds);
     }
     if (pid < 0)
         return error_set(ret_error, ERROR_IO, errno, "a process cannot be made");
     p->pid = pid;
     p->oom_before = launch->first ? 0 : cgroup_oom_kills(group);
-    if (launch->first)
-        p->container->pidfd = fd_take(&pidfd);
-    fd_closep(&pidfd);
     return 0;
 }
 
 static void process_connect(struct process *p, struct ends *e, bool input)
 {
-    source_open(&p->status, fd_take(&e->ours[3]), EPOLLIN, status_ready);
+    source_open(&p->status, fd_take(&e->ours[END_STATUS]), EPOLLIN, status_ready);
     if (!p->tty) {
-        source_open(&p->out.source, fd_take(&e->ours[1]), EPOLLIN, output_ready);
-        source_open(&p->err.source, fd_take(&e->ours[2]), EPOLLIN, output_ready);
+        source_open(&p->out.source, fd_take(&e->ours[END_STDOUT]), EPOLLIN, output_ready);
+        source_open(&p->err.source, fd_take(&e->ours[END_STDERR]), EPOLLIN, output_ready);
     }
-    if (e->ours[0] >= 0)
-        source_open(&p->input, fd_take(&e->ours[0]), EPOLLOUT, input_ready);
+    if (input && !p->tty)
+        source_open(&p->input, fd_take(&e->ours[END_STDIN]), EPOLLOUT, input_ready);
     if (input || p->tty)
         input_open(p);
     else
         p->input_ended = p->input_closed = true;
 }
 
-int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
-                  struct error **ret_error)
+static int process_room(struct error **ret_error)
 {
-    struct ends ends;
     size_t count = 0;
-    CLEANUP_FD int guest = -1;
-
     for (const struct process *p = processes; p; p = p->next)
         if (++count == PROCESSES_MAX)
             return error_set(ret_error, ERROR_LIMIT, 0, "a guest can have at most %d processes",
                              PROCESSES_MAX);
+    return 0;
+}
+
+int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
+                  struct error **ret_error)
+{
+    struct ends ends;
+    CLEANUP_FD int guest = -1;
+
+    if (process_room(ret_error) < 0)
+        return -1;
     if (!launch->container && (guest = cgroup_guest(ret_error)) < 0)
         return -1;
     struct process *p = process_new(launch, stream, seq);
@@ -566,6 +493,17 @@ int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
         process_free(p);
     ends_close(&ends);
     return failed;
+}
+
+int process_adopt(const struct launch *launch, uint32_t stream, uint32_t seq, pid_t pid,
+                  struct ends *ends, struct error **ret_error)
+{
+    if (process_room(ret_error) < 0)
+        return -1;
+    struct process *p = process_new(launch, stream, seq);
+    p->pid = pid;
+    process_connect(p, ends, launch->flags & WIRE_STDIN_OPEN);
+    return 0;
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -630,5 +568,7 @@ void process_reap(void)
             p = p->next;
         if (p)
             process_ended(p, status);
+        else
+            slot_ended(pid);
     }
 }

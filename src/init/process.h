@@ -15,6 +15,7 @@
 #include "base/buf.h"
 #include "init/events.h"
 #include "init/launch.h"
+#include "init/spawn.h"
 
 struct container;
 struct process;
@@ -55,6 +56,10 @@ struct process {
 /* Starts a process as `launch` says; the request `seq` is answered when it runs, or is refused. */
 int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
                   struct error **ret_error);
+/* The same for a process that runs already, and waits to be told what to become: takes the ends
+ * that it needs. */
+int process_adopt(const struct launch *launch, uint32_t stream, uint32_t seq, pid_t pid,
+                  struct ends *ends, struct error **ret_error);
 struct process *process_find(uint32_t stream);
 /* True while the container has processes that the keeper has not seen the end of. */
 bool process_any(const struct container *container);

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/buf.h"
@@ -17,10 +18,12 @@
 #include "init/util.h"
 
 /* Mount points that the initramfs has, used by each container in its own namespace. */
-#define IMAGE_DIR   "/rootfs/image"
-#define LAYER_DIR   "/rootfs/layer"
-#define ROOT_DIR    "/rootfs/root"
-#define SCRATCH_DIR "/tmp"
+#define IMAGE_DIR "/rootfs/image"
+#define LAYER_DIR "/rootfs/layer"
+#define ROOT_DIR  "/rootfs/root"
+#define STAGE_DIR "/tmp"
+/* The lowest layer of every container. */
+#define POINTS_DIR "/run/points"
 
 /* ---- tables --------------------------------------------------------------------------------- */
 
@@ -79,12 +82,42 @@ static const char usual_hosts[] = "127.0.0.1\tlocalhost\n"
                                   "ff02::1\tip6-allnodes\n"
                                   "ff02::2\tip6-allrouters\n";
 
-/* Files that the pod gives: written to a scratch tmpfs, where the device nodes are too, bound over
- * those of the image, which stay as they are. */
-#define MACHINE_ID "/etc/machine-id"
-#define BOOT_ID    "/proc/sys/kernel/random/boot_id"
+/* What is put into the root when that is there. Until then each is a tree of mounts that is
+ * nowhere: no path leads out of it, and after the change of root the image's symbolic links lead
+ * nowhere else either. */
+enum { TREE_PROC, TREE_DEV, TREE_SYS, TREE_COUNT };
+static const char *const tops[TREE_COUNT] = {"/proc", "/dev", "/sys"};
+
+/* Files that the pod gives, bound over those of the image, which stay as they are. */
 enum { GIVEN_HOSTS, GIVEN_HOSTNAME, GIVEN_RESOLV, GIVEN_COUNT };
 static const char *const given[GIVEN_COUNT] = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"};
+
+#define MACHINE_ID "/etc/machine-id"
+#define BOOT_ID    "/proc/sys/kernel/random/boot_id"
+
+static struct {
+    int trees[TREE_COUNT];
+    int given[GIVEN_COUNT];       /* trees of a file */
+    int given_write[GIVEN_COUNT]; /* to write them */
+    int machine_id;               /* a tree of a file */
+} stage;
+
+/* Where an image lacks a place to mount on, the lowest layer has one: to make it in the writable
+ * layer would be most of what is written there by a start. */
+static const char *const points[] = {POINTS_DIR "/proc", POINTS_DIR "/dev", POINTS_DIR "/sys",
+                                     POINTS_DIR "/etc"};
+static const char *const point_files[] = {POINTS_DIR "/etc/hosts", POINTS_DIR "/etc/hostname",
+                                          POINTS_DIR "/etc/machine-id"};
+
+void root_open(void)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(points); i++)
+        if (mkdir_all(points[i], 0755) < 0)
+            say(LOG_WARNING, "directory '%s': %s", points[i], strerror(errno));
+    for (size_t i = 0; i < ARRAY_SIZE(point_files); i++)
+        if (mknod(point_files[i], S_IFREG | 0644, 0) < 0)
+            say(LOG_WARNING, "file '%s': %s", point_files[i], strerror(errno));
+}
 
 /* ---- the layers ----------------------------------------------------------------------------- */
 
@@ -109,151 +142,78 @@ static int layers_mount(const struct root *root, struct error **ret_error)
     if (mount(root->image_device, IMAGE_DIR, "erofs", MS_RDONLY | MS_NODEV, NULL) < 0)
         return error_set(ret_error, ERROR_IO, errno, "mount of the image's disk '%s'",
                          root->image_device);
-    if (mount(root->layer_device, LAYER_DIR, "ext4", MS_NODEV | MS_NOATIME, NULL) < 0)
+    /* Without a thread that would read all bitmaps ahead and write zeros into inode tables, which
+     * are holes of a file of the host. */
+    if (mount(root->layer_device, LAYER_DIR, "ext4", MS_NODEV | MS_NOATIME,
+              "noinit_itable,no_prefetch_block_bitmaps") < 0)
         return error_set(ret_error, ERROR_IO, errno, "mount of the writable layer's disk '%s'",
                          root->layer_device);
     if (layer_prepare(ret_error) < 0)
         return -1;
     if (mount("overlay", ROOT_DIR, "overlay", MS_NODEV,
-              "lowerdir=" IMAGE_DIR ",upperdir=" LAYER_DIR "/upper,workdir=" LAYER_DIR "/work") < 0)
+              "lowerdir=" IMAGE_DIR ":" POINTS_DIR ",upperdir=" LAYER_DIR
+              "/upper,workdir=" LAYER_DIR "/work") < 0)
         return error_set(ret_error, ERROR_IO, errno, "mount of the root");
     return 0;
 }
 
-/* ---- things of the guest that are taken along ----------------------------------------------- */
+/* ---- the stage ------------------------------------------------------------------------------ */
 
-/* A copy of a mount that is nowhere yet, so that it can be put inside after the change of root,
- * where the image's symbolic links cannot lead out any more. */
-static int tree_pick(const char *path)
+static int tree_pick(const char *path, unsigned flags)
 {
-    return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    return (int)syscall(SYS_open_tree, AT_FDCWD, path, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
+}
+
+static int tree_move(int tree, const char *path)
+{
+    return (int)syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
 }
 
 /* Puts it on a file, which is made if it is missing. */
 static int tree_place(int tree, const char *path)
 {
+    if (tree_move(tree, path) == 0)
+        return 0;
     int fd = open(path, O_CREAT | O_WRONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY, 0644);
     if (fd >= 0)
         close(fd);
-    return (int)syscall(SYS_move_mount, tree, "", AT_FDCWD, path, MOVE_MOUNT_F_EMPTY_PATH);
+    return tree_move(tree, path);
 }
 
-static int lines_write(const char *path, const char *const *lines, const char *otherwise)
+static int stage_mount(struct error **ret_error)
 {
-    CLEANUP_BUF struct buf text = {0};
-    CLEANUP_FD int fd = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-    STRV_FOREACH(line, lines)
-        buf_printf(&text, "%s\n", *line);
-    if (!text.len)
-        buf_append_str(&text, otherwise);
-    return fd >= 0 && write(fd, text.data, text.len) == (ssize_t)text.len ? 0 : -1;
-}
-
-static int given_write(const struct root *root, int trees[GIVEN_COUNT], struct error **ret_error)
-{
-    const char *const hostname[] = {root->hostname, NULL};
-    const char *const *const lines[GIVEN_COUNT] = {root->hosts, hostname, root->resolv};
-
-    if (mount("tmpfs", SCRATCH_DIR, "tmpfs", MS_NOSUID | MS_NOEXEC, "size=4m") < 0)
+    if (mount("tmpfs", STAGE_DIR, "tmpfs", MS_NOSUID | MS_NOEXEC, "size=4m") < 0)
         return error_set(ret_error, ERROR_IO, errno, "mount of a scratch directory");
-    for (int i = 0; i < GIVEN_COUNT; i++) {
-        CLEANUP_FREE char *path = str_printf(SCRATCH_DIR "/%d", i);
-        trees[i] = -1;
-        if (i == GIVEN_RESOLV && !lines[i])
-            continue;
-        if (lines_write(path, lines[i], i == GIVEN_HOSTS ? usual_hosts : "") < 0 ||
-            (trees[i] = tree_pick(path)) < 0)
-            return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[i]);
-    }
-    return 0;
-}
-
-static int devices_make(int trees[], struct error **ret_error)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
-        CLEANUP_FREE char *path = str_printf(SCRATCH_DIR "/device-%zu", i);
-        if (mknod(path, S_IFCHR, makedev(devices[i].major, devices[i].minor)) < 0 ||
-            chmod(path, 0666) < 0 || (trees[i] = tree_pick(path)) < 0)
-            return error_set(ret_error, ERROR_IO, errno, "device '%s'", devices[i].path);
-    }
-    return 0;
-}
-
-/* An image may make it impossible to have such a file (/etc may be a file): that is its affair. */
-static void given_place(int trees[GIVEN_COUNT])
-{
-    for (int i = 0; i < GIVEN_COUNT; i++)
-        if (trees[i] >= 0) {
-            mkdir("/etc", 0755);
-            tree_place(trees[i], given[i]);
-            close(trees[i]);
-        }
-}
-
-/* The guest's ids, to be bound where a container looks for them. */
-enum { ID_MACHINE, ID_BOOT, ID_COUNT };
-
-static int ids_pick(int trees[ID_COUNT], struct error **ret_error)
-{
-    static const char *const paths[ID_COUNT] = {IDENTITY_MACHINE_ID, IDENTITY_BOOT_ID};
-    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
-                                                MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
-
-    for (int i = 0; i < ID_COUNT; i++)
-        if ((trees[i] = tree_pick(paths[i])) < 0 ||
-            syscall(SYS_mount_setattr, trees[i], "", AT_EMPTY_PATH, &attributes,
-                    sizeof(attributes)) < 0)
-            return error_set(ret_error, ERROR_IO, errno, "file '%s'", paths[i]);
-    return 0;
-}
-
-/* An image that has a machine id of its own keeps it; what has none, or an empty one (which asks
- * for one, says machine-id(5)), is given that of the guest. */
-static int ids_place(const int trees[ID_COUNT], struct error **ret_error)
-{
-    struct stat st;
-
-    if (stat(MACHINE_ID, &st) < 0 || (S_ISREG(st.st_mode) && st.st_size == 0))
-        tree_place(trees[ID_MACHINE], MACHINE_ID);
-    if (syscall(SYS_move_mount, trees[ID_BOOT], "", AT_FDCWD, BOOT_ID, MOVE_MOUNT_F_EMPTY_PATH) < 0)
-        return error_set(ret_error, ERROR_IO, errno, "file '%s'", BOOT_ID);
-    close(trees[ID_MACHINE]);
-    close(trees[ID_BOOT]);
-    return 0;
-}
-
-/* ---- inside --------------------------------------------------------------------------------- */
-
-static int root_pivot(struct error **ret_error)
-{
-    /* The old root ends up on top of the new one, and is taken off (pivot_root(2)). */
-    if (chdir(ROOT_DIR) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
-        umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
-        return error_set(ret_error, ERROR_IO, errno, "change of root");
-    return 0;
-}
-
-static int inside_mount(struct error **ret_error)
-{
     for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
-        mkdir(mounts[i].path, 0755);
-        if (mount(mounts[i].type, mounts[i].path, mounts[i].type, mounts[i].flags,
-                  mounts[i].options) < 0)
+        CLEANUP_FREE char *path = str_printf(STAGE_DIR "%s", mounts[i].path);
+        mkdir(path, 0755);
+        if (mount(mounts[i].type, path, mounts[i].type, mounts[i].flags, mounts[i].options) < 0)
             return error_set(ret_error, ERROR_IO, errno, "mount of '%s'", mounts[i].path);
     }
     return 0;
 }
 
-static int inside_devices(const int trees[], struct error **ret_error)
+static int stage_device(size_t i)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(devices); i++) {
-        if (tree_place(trees[i], devices[i].path) < 0)
+    CLEANUP_FREE char *node = str_printf(STAGE_DIR "/device-%zu", i);
+    CLEANUP_FREE char *path = str_printf(STAGE_DIR "%s", devices[i].path);
+
+    if (mknod(node, S_IFCHR, makedev(devices[i].major, devices[i].minor)) < 0 ||
+        chmod(node, 0666) < 0 || mknod(path, S_IFREG | 0644, 0) < 0)
+        return -1;
+    return mount(node, path, NULL, MS_BIND, NULL);
+}
+
+static int stage_devices(struct error **ret_error)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
+        if (stage_device(i) < 0)
             return error_set(ret_error, ERROR_IO, errno, "device '%s'", devices[i].path);
-        close(trees[i]);
-    }
-    for (size_t i = 0; i < ARRAY_SIZE(links); i++)
-        if (symlink(links[i].target, links[i].path) < 0)
+    for (size_t i = 0; i < ARRAY_SIZE(links); i++) {
+        CLEANUP_FREE char *path = str_printf(STAGE_DIR "%s", links[i].path);
+        if (symlink(links[i].target, path) < 0)
             return error_set(ret_error, ERROR_IO, errno, "link '%s'", links[i].path);
+    }
     return 0;
 }
 
@@ -265,51 +225,151 @@ static int path_mask(const char *path)
     if (S_ISDIR(st.st_mode))
         return mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC,
                      "size=0");
-    return mount("/dev/null", path, NULL, MS_BIND, NULL);
+    return mount(STAGE_DIR "/dev/null", path, NULL, MS_BIND, NULL);
 }
 
-static int path_freeze(const char *path)
+/* Binds what `from` is on a path, for reading only. */
+static int path_freeze(const char *from, const char *path)
 {
     const unsigned long flags = MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY;
     if (access(path, F_OK) < 0)
         return 0;
-    if (mount(path, path, NULL, MS_BIND | MS_REC, NULL) < 0)
+    if (mount(from, path, NULL, MS_BIND | MS_REC, NULL) < 0)
         return -1;
     return mount(NULL, path, NULL, MS_BIND | MS_REMOUNT | flags, NULL);
 }
 
-static int inside_protect(struct error **ret_error)
+static int stage_protect(struct error **ret_error)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(masked); i++)
-        if (path_mask(masked[i]) < 0)
+    for (size_t i = 0; i < ARRAY_SIZE(masked); i++) {
+        CLEANUP_FREE char *path = str_printf(STAGE_DIR "%s", masked[i]);
+        if (path_mask(path) < 0)
             return error_set(ret_error, ERROR_IO, errno, "masking of '%s'", masked[i]);
-    for (size_t i = 0; i < ARRAY_SIZE(read_only); i++)
-        if (path_freeze(read_only[i]) < 0)
+    }
+    for (size_t i = 0; i < ARRAY_SIZE(read_only); i++) {
+        CLEANUP_FREE char *path = str_printf(STAGE_DIR "%s", read_only[i]);
+        if (path_freeze(path, path) < 0)
             return error_set(ret_error, ERROR_IO, errno, "protection of '%s'", read_only[i]);
+    }
+    if (path_freeze(IDENTITY_BOOT_ID, STAGE_DIR BOOT_ID) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "file '%s'", BOOT_ID);
     return 0;
+}
+
+/* Written when the pod is known. */
+static int stage_files(struct error **ret_error)
+{
+    struct mount_attr attributes = {.attr_set = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID |
+                                                MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
+    for (int i = 0; i < GIVEN_COUNT; i++) {
+        CLEANUP_FREE char *path = str_printf(STAGE_DIR "/given-%d", i);
+        stage.given_write[i] = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+        if (stage.given_write[i] < 0 || (stage.given[i] = tree_pick(path, 0)) < 0)
+            return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[i]);
+    }
+    stage.machine_id = tree_pick(IDENTITY_MACHINE_ID, 0);
+    if (stage.machine_id < 0 || syscall(SYS_mount_setattr, stage.machine_id, "", AT_EMPTY_PATH,
+                                        &attributes, sizeof(attributes)) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "file '%s'", MACHINE_ID);
+    return 0;
+}
+
+int root_prepare(struct error **ret_error)
+{
+    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "a private mount namespace");
+    if (stage_mount(ret_error) < 0 || stage_devices(ret_error) < 0 ||
+        stage_protect(ret_error) < 0 || stage_files(ret_error) < 0)
+        return -1;
+    for (int i = 0; i < TREE_COUNT; i++) {
+        CLEANUP_FREE char *path = str_printf(STAGE_DIR "%s", tops[i]);
+        stage.trees[i] = tree_pick(path, AT_RECURSIVE);
+        if (stage.trees[i] < 0)
+            return error_set(ret_error, ERROR_IO, errno, "a copy of '%s'", tops[i]);
+    }
+    if (umount2(STAGE_DIR, MNT_DETACH) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "unmount of a scratch directory");
+    return 0;
+}
+
+/* ---- inside --------------------------------------------------------------------------------- */
+
+static int given_write(const struct root *root, struct error **ret_error)
+{
+    const char *const hostname[] = {root->hostname, NULL};
+    const char *const *const lines[GIVEN_COUNT] = {root->hosts, hostname, root->resolv};
+
+    for (int i = 0; i < GIVEN_COUNT; i++) {
+        CLEANUP_BUF struct buf text = {0};
+        STRV_FOREACH(line, lines[i])
+            buf_printf(&text, "%s\n", *line);
+        if (!text.len && i == GIVEN_HOSTS)
+            buf_append_str(&text, usual_hosts);
+        ssize_t n = text.len ? write(stage.given_write[i], text.data, text.len) : 0;
+        if (n != (ssize_t)text.len)
+            return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[i]);
+        fd_closep(&stage.given_write[i]);
+        if (i == GIVEN_RESOLV && !lines[i])
+            fd_closep(&stage.given[i]);
+    }
+    return 0;
+}
+
+static int root_pivot(struct error **ret_error)
+{
+    /* The old root ends up on top of the new one, and is taken off (pivot_root(2)). */
+    if (chdir(ROOT_DIR) < 0 || syscall(SYS_pivot_root, ".", ".") < 0 ||
+        umount2(".", MNT_DETACH) < 0 || chdir("/") < 0)
+        return error_set(ret_error, ERROR_IO, errno, "change of root");
+    return 0;
+}
+
+static int trees_place(struct error **ret_error)
+{
+    for (int i = 0; i < TREE_COUNT; i++) {
+        bool placed = tree_move(stage.trees[i], tops[i]) == 0;
+        if (!placed && errno == ENOENT)
+            placed = mkdir(tops[i], 0755) == 0 && tree_move(stage.trees[i], tops[i]) == 0;
+        if (!placed)
+            return error_set(ret_error, ERROR_IO, errno, "mount of '%s'", tops[i]);
+        fd_closep(&stage.trees[i]);
+    }
+    return 0;
+}
+
+/* An image that has a machine id of its own keeps it; what has none, or an empty one (which asks
+ * for one, says machine-id(5)), is given that of the guest. */
+static bool machine_id_wanted(void)
+{
+    struct stat st;
+    return stat(MACHINE_ID, &st) < 0 || (S_ISREG(st.st_mode) && st.st_size == 0);
+}
+
+/* An image may make it impossible to have such a file (/etc may be a file): that is its affair. */
+static void given_place(void)
+{
+    for (int i = 0; i < GIVEN_COUNT; i++)
+        if (stage.given[i] >= 0) {
+            tree_place(stage.given[i], given[i]);
+            fd_closep(&stage.given[i]);
+        }
+    if (machine_id_wanted())
+        tree_place(stage.machine_id, MACHINE_ID);
+    fd_closep(&stage.machine_id);
 }
 
 int root_enter(const struct root *root, struct error **ret_error)
 {
-    int files[GIVEN_COUNT], ids[ID_COUNT] = {-1, -1}, trees[ARRAY_SIZE(devices)];
-
-    if (mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
-        return error_set(ret_error, ERROR_IO, errno, "a private mount namespace");
-    if (layers_mount(root, ret_error) < 0 || given_write(root, files, ret_error) < 0 ||
-        ids_pick(ids, ret_error) < 0 || devices_make(trees, ret_error) < 0)
+    if (layers_mount(root, ret_error) < 0 || given_write(root, ret_error) < 0 ||
+        root_pivot(ret_error) < 0 || trees_place(ret_error) < 0)
         return -1;
-    if (root_pivot(ret_error) < 0 || inside_mount(ret_error) < 0 ||
-        inside_devices(trees, ret_error) < 0)
-        return -1;
-    given_place(files);
-    if (inside_protect(ret_error) < 0)
-        return -1;
-    return ids_place(ids, ret_error);
+    given_place();
+    return 0;
 }
 
 int root_console(const char *slave_path, struct error **ret_error)
 {
-    CLEANUP_FD int tree = tree_pick(slave_path);
+    CLEANUP_FD int tree = tree_pick(slave_path, 0);
     if (tree < 0 || tree_place(tree, "/dev/console") < 0)
         return error_set(ret_error, ERROR_IO, errno, "terminal '%s'", slave_path);
     return 0;

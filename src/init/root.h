@@ -15,7 +15,12 @@ struct root {
     const char *const *hosts, *const *resolv;
 };
 
-/* Mounts everything and makes it the root of this process. */
+/* At boot, before all else. */
+void root_open(void);
+/* Makes what does not depend on the container: /proc, /dev, /sys, with what is masked and protected
+ * in them. For a process that has its own namespaces of mounts, pids, IPC and cgroups. */
+int root_prepare(struct error **ret_error);
+/* Mounts the layers, puts what was prepared into them, and makes that the root of this process. */
 int root_enter(const struct root *root, struct error **ret_error);
 /* Last: nothing more may be written. */
 int root_seal(struct error **ret_error);

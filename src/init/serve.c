@@ -1,12 +1,11 @@
 #include "init/serve.h"
 
 #include <syslog.h>
-#include <unistd.h>
 
 #include "base/str.h"
 #include "init/boot.h"
 #include "init/container.h"
-#include "init/grow.h"
+#include "init/freeze.h"
 #include "init/identity.h"
 #include "init/process.h"
 #include "init/util.h"
@@ -23,56 +22,22 @@ void serve_reply(uint32_t seq, const struct error *error)
     port_send(WIRE_REPLY, 0, &reply);
 }
 
-/* ---- a template and its clones -------------------------------------------------------------- */
-
-static bool frozen; /* by FREEZE, until AWAKE */
-
-/* True if it was answered so: what started now would have the same random bytes in each clone. */
-static bool refused_as_frozen(uint32_t seq)
-{
-    CLEANUP_ERROR struct error *error = NULL;
-    if (!frozen)
-        return false;
-    error_set(&error, ERROR_STATE, 0, "the guest is frozen, and waits for AWAKE");
-    serve_reply(seq, error);
-    return true;
-}
-
 static void serve_freeze(const struct wire_frame *frame, const void *message)
 {
-    const struct wire_freeze *m = message;
-    CLEANUP_ERROR struct error *error = NULL;
-
-    if (!pod_idle())
-        error_set(&error, ERROR_STATE, 0, "a guest that has a pod cannot be frozen");
-    else
-        sync();
-    frozen = !error;
-    serve_reply(m->seq, error);
+    freeze_begin(((const struct wire_freeze *)message)->seq);
 }
 
 static void serve_awake(const struct wire_frame *frame, const void *message)
 {
-    const struct wire_awake *m = message;
-    CLEANUP_ERROR struct error *error = NULL;
-
-    if (!frozen)
-        error_set(&error, ERROR_STATE, 0, "the guest is awake");
-    else if (identity_change(m, &error) == 0)
-        frozen = false;
-    if (!error)
-        grow_expect(m->cpus);
-    serve_reply(m->seq, error);
+    freeze_end(message);
 }
-
-/* ---- the pod -------------------------------------------------------------------------------- */
 
 static void serve_pod_setup(const struct wire_frame *frame, const void *message)
 {
     const struct wire_pod_setup *m = message;
     CLEANUP_ERROR struct error *error = NULL;
 
-    if (refused_as_frozen(m->seq))
+    if (freeze_refuses(m->seq))
         return;
     clock_set_ns(m->time_ns);
     if (m->entropy.size && entropy_add(m->entropy.data, m->entropy.size, &error) < 0)
@@ -84,13 +49,13 @@ static void serve_pod_setup(const struct wire_frame *frame, const void *message)
 static void serve_ctr_start(const struct wire_frame *frame, const void *message)
 {
     uint32_t seq = ((const struct wire_ctr_start *)message)->seq;
-    if (!refused_as_frozen(seq))
+    if (!freeze_refuses(seq))
         container_start(frame, seq);
 }
 
 static void serve_exec(const struct wire_frame *frame, const void *message)
 {
-    if (!refused_as_frozen(((const struct wire_exec *)message)->seq))
+    if (!freeze_refuses(((const struct wire_exec *)message)->seq))
         container_exec(frame, message);
 }
 

@@ -1,0 +1,31 @@
+/* Slots: first processes of containers that do not exist yet.
+ *
+ * Most of what a container needs does not depend on the container: namespaces, a cgroup, pipes, the
+ * mounts of /proc, /dev and /sys. While the guest is idle, and before a template is made of it,
+ * that is made ahead. A slot then waits in launch_slot() for the request, and becomes the
+ * container. Where no slot is free, a container is started from nothing by the same code.
+ */
+#ifndef HUSK_INIT_SLOT_H
+#define HUSK_INIT_SLOT_H
+
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "init/container.h"
+
+/* Makes the slots that are missing, now or soon. They are given up by POD_CLEAR. */
+void slots_fill(void);
+void slots_fill_later(void);
+/* True if none is still being made. */
+bool slots_ready(void);
+/* A process was reaped that may have been a slot. */
+void slot_ended(pid_t pid);
+/* The limits that a container has by default have changed. */
+void slots_limits_changed(void);
+
+/* Starts a container in a slot, if there is one that is ready and that the request fits in: false
+ * if not, and nothing was done. */
+struct launch;
+bool slot_start(struct container *c, const struct launch *launch);
+
+#endif

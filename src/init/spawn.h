@@ -1,0 +1,26 @@
+/* What every new process needs of husk-init: the ends of its stdio, and a clone in the right
+ * namespaces and cgroup.
+ */
+#ifndef HUSK_INIT_SPAWN_H
+#define HUSK_INIT_SPAWN_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+enum { END_STDIN, END_STDOUT, END_STDERR, END_STATUS, END_COUNT };
+
+/* Both ends of what connects a process with husk-init; -1 where there is none. */
+struct ends {
+    int ours[END_COUNT], theirs[END_COUNT];
+};
+
+/* `flags` are of enum wire_process_flag. -1 and errno if it fails; close what there is then too. */
+int ends_open(struct ends *e, uint32_t flags);
+void ends_close(struct ends *e);
+
+/* As fork(2), in new namespaces of mounts, pids, IPC and hostname: the first of a container. */
+pid_t spawn_first(int group, int *ret_pidfd);
+/* As fork(2), in the pid namespace of the process of `pidfd`; -1: in the guest's own. */
+pid_t spawn_joining(int group, int pidfd);
+
+#endif
