@@ -29,6 +29,8 @@ enum when {
     DISK = 16384, /* alone, or with one of the next two */
     FILLED = 32768,
     EMPTY = 65536,
+    VIRTIO = 131072,
+    SCSI = 262144,
 };
 
 static const struct arg_row {
@@ -46,7 +48,7 @@ struct values {
     const char *vm, *append, *bus, *reboot, *tsc, *read_only, *share, *child;
     uint64_t cpus, cpus_max, memory_kib, memory_max_kib, more_kib, tb_mib;
     uint64_t monitor_fd, agent_fd, console_fd, kernel_fd, initrd_fd, memory_fd;
-    uint64_t disk, disk_fd, slot_size;
+    uint64_t disk, disk_fd, lun, slot_size;
 };
 
 static const struct word {
@@ -67,7 +69,7 @@ static const struct word {
     NUMBER(cpus),       NUMBER(cpus_max),  NUMBER(memory_kib), NUMBER(memory_max_kib),
     NUMBER(more_kib),   NUMBER(tb_mib),    NUMBER(monitor_fd), NUMBER(agent_fd),
     NUMBER(console_fd), NUMBER(kernel_fd), NUMBER(initrd_fd),  NUMBER(memory_fd),
-    NUMBER(disk),       NUMBER(disk_fd),   NUMBER(slot_size),
+    NUMBER(disk),       NUMBER(disk_fd),   NUMBER(slot_size),  NUMBER(lun),
 #undef TEXT
 #undef NUMBER
 };
@@ -118,7 +120,9 @@ static void put_disks(char ***args, const struct hyper_spec *spec, struct values
         v->disk_fd = QEMU_FD_DISK + i;
         v->read_only = spec->disks[i].read_only ? "on" : "off";
         v->child = spec->disks[i].fd >= 0 ? "f" : "e";
-        unsigned have = DISK | (spec->disks[i].fd >= 0 ? FILLED : EMPTY);
+        v->lun = HYPER_HOT_DISKS_MAX + i;
+        unsigned have = DISK | (spec->disks[i].fd >= 0 ? FILLED : EMPTY) |
+                        (spec->disks[i].scsi ? SCSI : VIRTIO);
         for (const struct arg_row *row = rows; row < rows + ARRAY_SIZE(rows); row++)
             if (row->when & DISK && (row->when & have) == row->when)
                 put_row(args, row, v);

@@ -14,7 +14,8 @@
 
 static struct hyper_spec shape(const char *machine, const char *accel, unsigned disks)
 {
-    static const struct hyper_disk two[] = {{"image", 10, true}, {"layer", 11, false}};
+    static const struct hyper_disk two[] = {{"image", 10, true, false},
+                                            {"layer", 11, false, false}};
     return (struct hyper_spec){.vm = "vm-0123456789",
                                .machine = machine,
                                .accel = accel,
@@ -34,9 +35,13 @@ static struct hyper_spec shape(const char *machine, const char *accel, unsigned 
 static struct hyper_spec shape_of_template(const char *machine, const char *accel,
                                            enum hyper_origin origin)
 {
-    static const struct hyper_disk empty[] = {{"", -1, true}, {"", -1, false}},
-                                   filled[] = {{"image", 10, true}, {"", -1, false}};
-    struct hyper_spec spec = shape(machine, accel, 2);
+    static const struct hyper_disk empty[] = {{"", -1, true, false},
+                                              {"", -1, true, true},
+                                              {"", -1, false, false}},
+                                   filled[] = {{"image", 10, true, false},
+                                               {"", -1, true, true},
+                                               {"layer", 11, false, false}};
+    struct hyper_spec spec = shape(machine, accel, 3);
     bool grows = str_eq(machine, "q35");
     spec.origin = origin;
     spec.layout = (struct hyper_layout){.base_bytes = 64u << 20,

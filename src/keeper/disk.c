@@ -100,6 +100,11 @@ static int place_find(const struct keeper *k, enum disk_place place, unsigned fr
     return -1;
 }
 
+static bool slot_is_scsi(unsigned slot)
+{
+    return slot != 0 && slot != HYPER_SLOTS_READ_ONLY;
+}
+
 /* Gives the disk a slot if one is free. */
 static bool slot_take(struct disk *d)
 {
@@ -111,7 +116,8 @@ static bool slot_take(struct disk *d)
         return false;
     d->place = PLACE_SLOT;
     d->number = (unsigned)slot;
-    d->address = str_printf("virtio:d%d", slot);
+    d->address = slot_is_scsi(d->number) ? str_printf("scsi:%d", HYPER_HOT_DISKS_MAX + slot)
+                                         : str_printf("virtio:d%d", slot);
     return true;
 }
 
@@ -132,7 +138,8 @@ static int spec_parse(struct keeper *k, const char *spec, const char **ret_path,
 static void slots_begin(struct hyper_disk *ret, unsigned *ret_count)
 {
     for (unsigned i = 0; i < HYPER_SLOTS; i++)
-        ret[i] = (struct hyper_disk){.fd = -1, .read_only = i < HYPER_SLOTS_READ_ONLY};
+        ret[i] = (struct hyper_disk){
+            .fd = -1, .read_only = i < HYPER_SLOTS_READ_ONLY, .scsi = slot_is_scsi(i)};
     *ret_count = HYPER_SLOTS;
 }
 
@@ -164,7 +171,10 @@ int disks_boot(struct keeper *k, const char *const *disks, struct hyper_disk *re
             d->number = (*ret_count)++;
             d->address = str_printf("virtio:d%u", d->number);
         }
-        ret[d->number] = (struct hyper_disk){.path = d->path, .fd = fd, .read_only = read_only};
+        ret[d->number] = (struct hyper_disk){.path = d->path,
+                                             .fd = fd,
+                                             .read_only = read_only,
+                                             .scsi = slots && slot_is_scsi(d->number)};
     }
     return 0;
 }

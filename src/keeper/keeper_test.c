@@ -407,7 +407,7 @@ static void disk_came(struct keeper *k, const struct error *error, void *arg)
 static void slots_are_given_out_by_kind_and_then_scsi(void **state)
 {
     static const char *const writable[] = {"/dev/zero", "/dev/full", "/dev/ptmx", "/dev/null"};
-    static const char *const places[] = {"virtio:d2", "virtio:d3", "virtio:d4", "scsi:0"};
+    static const char *const places[] = {"virtio:d2", "scsi:131", "scsi:132", "scsi:0"};
     static struct fixture f;
     struct disk *disks[ARRAY_SIZE(writable)], *again;
     fixture_boot(&f, WIRE_BOOT_CLONE);
@@ -418,7 +418,7 @@ static void slots_are_given_out_by_kind_and_then_scsi(void **state)
     }
     disk_release(f.k, disks[1], NULL, NULL);
     disk_plug(f.k, "/dev/random", false, &again, disk_came, NULL);
-    assert_string_equal(disk_address(again), "virtio:d3");
+    assert_string_equal(disk_address(again), "scsi:131");
     fixture_done(&f);
 }
 
