@@ -298,7 +298,9 @@ int link_spawn(struct link *link, struct error **ret_error)
         return error_set(ret_error, ERROR_IO, errno, "open keeper.log of vm '%s'", link->vm);
     CLEANUP_FREE char *path = path_of_vm(link->vm);
     CLEANUP_FREE char *cwd = path_full(exec, path);
-    const char *const argv[] = {exec->config.keeper, link->vm, NULL};
+    CLEANUP_FREE char *pods = path_full(exec, "pods");
+    const char *templates = link->makes_template ? exec->config.template_dir : NULL;
+    const char *const argv[] = {exec->config.keeper, link->vm, pods, templates, NULL};
     const int fds[] = {-1, out, out, listener};
     struct child_spec spec = {.path = exec->config.keeper,
                               .argv = argv,

@@ -1,8 +1,10 @@
-/* husk-keeper VM-ID: owns one VM. Started by huskd in the VM's directory, with a listening socket
- * as descriptor 3; keeper.h says what it does.
+/* husk-keeper VM-ID DIRECTORY…: owns one VM, and writes files below the directories, too. Started
+ * by huskd in the VM's directory, with a listening socket as descriptor 3; keeper.h says what it
+ * does.
  *
- * What it keeps: the uid it was started with, to open disk images and logs. It runs no program but
- * QEMU, which gets only its own descriptors, cannot gain privileges, and dies with the keeper.
+ * What it keeps: the uid it was started with, to open disk images and logs below the daemon's root;
+ * confine.h says what it gives up. It runs no program but QEMU, which gets only its own
+ * descriptors, cannot gain privileges, and dies with the keeper.
  */
 #include <malloc.h>
 #include <signal.h>
@@ -15,6 +17,7 @@
 
 #include "base/log.h"
 #include "base/str.h"
+#include "keeper/confine.h"
 #include "keeper/keeper.h"
 
 enum {
@@ -40,7 +43,7 @@ static bool listener_is_there(void)
 
 int main(int argc, char **argv)
 {
-    if (argc != 2 || !listener_is_there()) {
+    if (argc < 2 || !listener_is_there()) {
         fprintf(stderr, "husk-keeper is started by huskd, not by hand\n");
         return 2;
     }
@@ -50,6 +53,10 @@ int main(int argc, char **argv)
     umask(077);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
+
+    CLEANUP_ERROR struct error *error = NULL;
+    if (confine(argv + 2, &error) < 0)
+        log_warning("not confined: %s", error_message(error));
 
     struct loop *loop = loop_new();
     struct keeper *keeper = keeper_new(loop, argv[1], LISTENER_FD);

@@ -1,0 +1,134 @@
+#include "keeper/confine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
+#include <stdint.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/str.h"
+
+/* To become qemu_user and to end what runs as it; and to reach a root that lies in a directory of
+ * somebody else's, or is his. */
+#define CONFINE_KEPT                                                                               \
+    (1ULL << CAP_SETUID | 1ULL << CAP_SETGID | 1ULL << CAP_KILL | 1ULL << CAP_DAC_OVERRIDE)
+
+enum { CAPABILITIES_MAX = 64 };
+
+/* ---- files: landlock(7) --------------------------------------------------------------------- */
+
+/* Rights that younger kernels know. Headers are of the machine that built this. */
+#define RIGHT_REFER    (1ULL << 13) /* from the second version of the interface */
+#define RIGHT_TRUNCATE (1ULL << 14) /* from the third */
+
+#define RIGHTS_OF_FILES LANDLOCK_ACCESS_FS_WRITE_FILE
+#define RIGHTS_OF_DIRECTORIES                                                                      \
+    (LANDLOCK_ACCESS_FS_REMOVE_DIR | LANDLOCK_ACCESS_FS_REMOVE_FILE |                              \
+     LANDLOCK_ACCESS_FS_MAKE_CHAR | LANDLOCK_ACCESS_FS_MAKE_DIR | LANDLOCK_ACCESS_FS_MAKE_REG |    \
+     LANDLOCK_ACCESS_FS_MAKE_SOCK | LANDLOCK_ACCESS_FS_MAKE_FIFO | LANDLOCK_ACCESS_FS_MAKE_BLOCK | \
+     LANDLOCK_ACCESS_FS_MAKE_SYM)
+
+static const char *const devices[] = {
+    "/dev/null", "/dev/zero", "/dev/full", "/dev/kvm", "/dev/net/tun", "/dev/vhost-net",
+};
+
+/* What this kernel can forbid. */
+static uint64_t rights_known(void)
+{
+    long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
+    uint64_t rights = RIGHTS_OF_FILES | RIGHTS_OF_DIRECTORIES;
+
+    if (version >= 2)
+        rights |= RIGHT_REFER;
+    if (version >= 3)
+        rights |= RIGHT_TRUNCATE;
+    return version > 0 ? rights : 0;
+}
+
+static int rule_add(int ruleset, const char *path, uint64_t rights, struct error **ret_error)
+{
+    struct landlock_path_beneath_attr rule = {.allowed_access = rights};
+
+    rule.parent_fd = open(path, O_PATH | O_CLOEXEC);
+    if (rule.parent_fd < 0 && (errno == ENOENT || errno == ENOTDIR))
+        return 0;
+    if (rule.parent_fd < 0)
+        return error_set(ret_error, ERROR_IO, errno, "open '%s'", path);
+    long rc = syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+    int err = errno;
+    close(rule.parent_fd);
+    return rc < 0 ? error_set(ret_error, ERROR_IO, err, "allow '%s'", path) : 0;
+}
+
+static int rules_add(int ruleset, uint64_t rights, char *const *directories,
+                     struct error **ret_error)
+{
+    if (rule_add(ruleset, ".", rights, ret_error) < 0)
+        return -1;
+    STRV_FOREACH(directory, directories)
+        if (**directory && rule_add(ruleset, *directory, rights, ret_error) < 0)
+            return -1;
+    for (size_t i = 0; i < ARRAY_SIZE(devices); i++)
+        if (rule_add(ruleset, devices[i], rights & (RIGHTS_OF_FILES | RIGHT_TRUNCATE), ret_error) <
+            0)
+            return -1;
+    return 0;
+}
+
+static int files_seal(char *const *directories, struct error **ret_error)
+{
+    struct landlock_ruleset_attr attr = {.handled_access_fs = rights_known()};
+
+    if (!attr.handled_access_fs)
+        return error_set(ret_error, ERROR_UNSUPPORTED, errno, "the kernel has no Landlock");
+    int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+    if (ruleset < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make a ruleset");
+    int rc = rules_add(ruleset, attr.handled_access_fs, directories, ret_error);
+    if (rc == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
+        rc = error_set(ret_error, ERROR_IO, errno, "restrict the process");
+    close(ruleset);
+    return rc;
+}
+
+/* ---- capabilities --------------------------------------------------------------------------- */
+
+/* The bounding set first: dropping from it is itself a privilege. */
+static int capabilities_drop(struct error **ret_error)
+{
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    struct __user_cap_data_struct sets[2] = {0};
+
+    for (int capability = 0; capability < CAPABILITIES_MAX; capability++) {
+        if (CONFINE_KEPT >> capability & 1 || prctl(PR_CAPBSET_DROP, capability) == 0)
+            continue;
+        if (errno == EINVAL)
+            break; /* the kernel knows no more */
+        return error_set(ret_error, ERROR_IO, errno, "drop capability %d", capability);
+    }
+    if (syscall(SYS_capget, &header, sets) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "read the capabilities");
+    for (int i = 0; i < 2; i++) {
+        sets[i].permitted &= (uint32_t)(CONFINE_KEPT >> 32 * i);
+        sets[i].effective &= sets[i].permitted;
+        sets[i].inheritable = 0;
+    }
+    if (syscall(SYS_capset, &header, sets) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "drop capabilities");
+    return 0;
+}
+
+int confine(char *const *directories, struct error **ret_error)
+{
+    CLEANUP_ERROR struct error *error = NULL, *later = NULL;
+
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "give up new privileges");
+    files_seal(directories, &error);
+    if (geteuid() == 0)
+        capabilities_drop(error ? &later : &error);
+    return error ? error_move(ret_error, &error) : 0;
+}

@@ -1,0 +1,19 @@
+/* What a keeper gives up before it hears of a guest. */
+#ifndef HUSK_KEEPER_CONFINE_H
+#define HUSK_KEEPER_CONFINE_H
+
+#include "base/error.h"
+
+/* For the rest of this process's life, and for QEMU's:
+ *
+ *   - no program that it runs gains a privilege;
+ *   - nothing is written, made or removed in a file system but below the working directory, which
+ * is the VM's, and below `directories` (up to a NULL; those that are not there are left out). What
+ * is open already, and the devices that QEMU needs, can be written to;
+ *   - under root: of all capabilities only CONFINE_KEPT of confine.c are left.
+ *
+ * Fails where the kernel has no Landlock, or refuses what root may do; then the rest is given up
+ * all the same. */
+int confine(char *const *directories, struct error **ret_error);
+
+#endif
