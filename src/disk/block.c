@@ -11,7 +11,7 @@
 #include "disk/ext4.h"
 #include "disk/unpack.h"
 
-enum { UUID_SIZE = 16, FILE_MODE = 0644 };
+enum { UUID_SIZE = 16, FILE_MODE = 0600 };
 
 static char *block_image_file(const char *id)
 {

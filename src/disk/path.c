@@ -9,7 +9,7 @@
 
 #include "base/str.h"
 
-enum { DIR_MODE = 0755, OPEN_DIR = O_RDONLY | O_DIRECTORY | O_CLOEXEC };
+enum { DIR_MODE = 0711, OPEN_DIR = O_RDONLY | O_DIRECTORY | O_CLOEXEC };
 
 char *path_below(const char *root, const char *path, struct error **ret_error)
 {

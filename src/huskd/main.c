@@ -145,7 +145,7 @@ static void process_prepare(void)
     struct rlimit files;
     mallopt(M_ARENA_MAX, 1);
     mallopt(M_TRIM_THRESHOLD, HEAP_KEPT);
-    umask(022);
+    umask(066); /* nothing that others can read; they may pass through directories */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0) {

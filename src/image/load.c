@@ -16,7 +16,7 @@
 
 #define PLATFORM "linux/amd64"
 
-enum { INDEX_DEPTH_MAX = 4, DIR_MODE = 0755 };
+enum { INDEX_DEPTH_MAX = 4, DIR_MODE = 0711 };
 
 /* One image of the archive. */
 struct image {

@@ -22,7 +22,7 @@ enum {
     SHA256_SIZE = 32,
     QUOTE_MAX = 200,
     SHORT_ID = 12,
-    FILE_MODE = 0644,
+    FILE_MODE = 0600,
 };
 
 /* What one reading of an archive needs. */

@@ -19,7 +19,7 @@ enum {
     CHECK_MS = 100,    /* between two looks whether the daemon lives */
     SHORT_ID = 12,
     REHEARSAL_LAYER_SIZE = 64 << 20,
-    CACHE_MODE = 0755,
+    CACHE_MODE = 0711,
     SCRATCH_MODE = 0700,
 };
 

@@ -15,7 +15,7 @@
 #include "worker/job.h"
 #include "worker/peer.h"
 
-enum { PEER_FD = 3, FILE_MASK = 022 };
+enum { PEER_FD = 3, FILE_MASK = 066 };
 
 /* A tar's names are UTF-8 for libarchive only in a locale that says so. */
 static void locale_choose(void)
