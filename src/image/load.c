@@ -11,19 +11,21 @@
 
 #include "base/str.h"
 #include "image/manifest.h"
+#include "image/place.h"
 #include "image/reference.h"
 #include "image/spool.h"
 
-#define PLATFORM "linux/amd64"
-
-enum { INDEX_DEPTH_MAX = 4, DIR_MODE = 0711 };
+enum { INDEX_DEPTH_MAX = 4 };
 
 /* One image of the archive. */
 struct image {
     char *text; /* of its config */
     struct image_config config;
     const struct member *config_blob;
-    const struct member *manifest_blob; /* NULL in a docker archive */
+    const struct member *manifest_blob; /* NULL in a docker archive: then it is written here */
+    char *manifest_text;
+    char manifest_hex[DIGEST_HEX + 1];
+    bool present; /* all of it was in the store already */
     const struct member **layers;
     size_t layer_count;
     char **names;
@@ -37,7 +39,7 @@ struct loading {
     struct spool spool;
     struct image *images;
     size_t count;
-    char **placed;   /* files that were put into the store, to be taken back after a failure */
+    struct placing placing;
     char *platforms; /* what an index offered instead, for the sentence */
 };
 
@@ -53,6 +55,7 @@ static const char *root_path(const struct loading *l, char **ret, const char *fi
 static void image_done(struct image *image)
 {
     free(image->text);
+    free(image->manifest_text);
     image_config_done(&image->config);
     free(image->layers);
     strv_free(image->names);
@@ -216,11 +219,13 @@ static int oci_index_read(struct loading *l, const struct member *member, const 
 static int oci_item_read(struct loading *l, const struct descriptor *d, const char *name, int depth,
                          struct error **ret_error)
 {
-    if (d->platform && strcmp(d->platform, PLATFORM) != 0) {
+    if (d->platform && strcmp(d->platform, IMAGE_PLATFORM) != 0) {
         if (strcmp(d->platform, "unknown/unknown") != 0) /* attestations */
             platform_note(l, d->platform);
         return 0;
     }
+    if (d->kind == DESCRIPTOR_OTHER)
+        return 0;
     if (d->kind != DESCRIPTOR_INDEX)
         return oci_image_read(l, d, name, ret_error);
     if (depth >= INDEX_DEPTH_MAX)
@@ -265,21 +270,16 @@ static int archive_understand(struct loading *l, struct error **ret_error)
     if (l->count > 0)
         return 0;
     return error_set(ret_error, ERROR_UNSUPPORTED, 0, "the archive has no image for '%s'%s%s",
-                     PLATFORM, l->platforms ? ", only for " : "", str_or(l->platforms, ""));
+                     IMAGE_PLATFORM, l->platforms ? ", only for " : "", str_or(l->platforms, ""));
 }
 
 /* ---- preparing ------------------------------------------------------------------------------ */
 
-static char *blob_file(const struct member *member)
-{
-    return str_printf("blobs/sha256/%s", member->hex);
-}
-
 static void files_add(struct image *image, const struct member *member)
 {
-    CLEANUP_FREE char *file = member ? blob_file(member) : NULL;
+    CLEANUP_FREE char *file = blob_file(member->hex);
 
-    if (file && !strv_contains((const char *const *)image->files, file))
+    if (!strv_contains((const char *const *)image->files, file))
         strv_push(&image->files, file);
 }
 
@@ -297,6 +297,43 @@ static bool files_are_there(const struct loading *l, const struct image *image, 
     return true;
 }
 
+static int descriptor_fill(struct descriptor *d, const struct member *member,
+                           struct error **ret_error)
+{
+    uint8_t start[4] = {0};
+    int fd = open(member->path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    ssize_t n = fd < 0 ? -1 : TEMP_FAILURE_RETRY(read(fd, start, sizeof(start)));
+
+    if (fd >= 0)
+        close(fd);
+    if (n < 0)
+        return error_set(ret_error, ERROR_IO, errno, "read '%s'", member->path);
+    d->digest = (char *)(uintptr_t)member->hex;
+    d->size = member->size;
+    d->coding = layer_coding_of(start, (size_t)n);
+    return 0;
+}
+
+/* An image without a manifest could not be pushed. */
+static int manifest_make(struct image *image, struct error **ret_error)
+{
+    CLEANUP_FREE struct descriptor *layers = xcalloc(image->layer_count + 1, sizeof(*layers));
+    struct oci_manifest manifest = {.layers = layers, .count = image->layer_count};
+
+    if (image->manifest_blob) {
+        memcpy(image->manifest_hex, image->manifest_blob->hex, sizeof(image->manifest_hex));
+        return 0;
+    }
+    if (descriptor_fill(&manifest.config, image->config_blob, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; i < image->layer_count; i++)
+        if (descriptor_fill(&layers[i], image->layers[i], ret_error) < 0)
+            return -1;
+    image->manifest_text = oci_manifest_write(&manifest);
+    sha256_text(image->manifest_text, strlen(image->manifest_text), image->manifest_hex);
+    return 0;
+}
+
 /* The root is prepared before any blob is placed: that proves the layers. */
 static int image_prepare(struct loading *l, size_t number, struct error **ret_error)
 {
@@ -304,12 +341,15 @@ static int image_prepare(struct loading *l, size_t number, struct error **ret_er
     struct image *image = &l->images[number];
     const char *id = image->config_blob->hex;
 
+    if (manifest_make(image, ret_error) < 0)
+        return -1;
     strv_push_take(&image->files, load->prepared(load->arg, id));
     files_add(image, image->config_blob);
-    files_add(image, image->manifest_blob);
+    strv_push_take(&image->files, blob_file(image->manifest_hex));
     for (size_t i = 0; i < image->layer_count; i++)
         files_add(image, image->layers[i]);
-    if (files_are_there(l, image, &image->size))
+    image->present = files_are_there(l, image, &image->size);
+    if (image->present)
         return 0;
     CLEANUP_FREE struct image_layer *layers = xcalloc(image->layer_count + 1, sizeof(*layers));
     for (size_t i = 0; i < image->layer_count; i++)
@@ -321,101 +361,44 @@ static int image_prepare(struct loading *l, size_t number, struct error **ret_er
 
 /* ---- placing -------------------------------------------------------------------------------- */
 
-static int dir_sync(const struct loading *l, const char *name, struct error **ret_error)
-{
-    CLEANUP_FREE char *path = str_printf("%s/%s", l->load->root, name);
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    if (fd < 0 || fsync(fd) < 0) {
-        int err = errno;
-        if (fd >= 0)
-            close(fd);
-        return error_set(ret_error, ERROR_IO, err, "sync '%s'", path);
-    }
-    close(fd);
-    return 0;
-}
-
-static int dirs_make(const struct loading *l, struct error **ret_error)
-{
-    static const char *const names[] = {"blobs", "blobs/sha256", "images"};
-    CLEANUP_FREE char *path = NULL;
-
-    for (size_t i = 0; i < ARRAY_SIZE(names); i++)
-        if (mkdir(root_path(l, &path, names[i]), DIR_MODE) < 0 && errno != EEXIST)
-            return error_set(ret_error, ERROR_IO, errno, "make '%s'", path);
-    return 0;
-}
-
-static int file_sync(const char *path, struct error **ret_error)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
-    int result = fd < 0 ? -1 : fsync(fd);
-
-    if (result < 0)
-        result = error_set(ret_error, ERROR_IO, errno, "sync '%s'", path);
-    if (fd >= 0)
-        close(fd);
-    return result;
-}
-
-/* Gives a file its place in the store. The source stays: another image may want it too. */
-static int file_place(struct loading *l, const char *from, const char *file,
-                      struct error **ret_error)
-{
-    CLEANUP_FREE char *to = NULL;
-
-    root_path(l, &to, file);
-    if (strcmp(from, to) == 0)
-        return 0;
-    if (file_sync(from, ret_error) < 0)
-        return -1;
-    if (link(from, to) == 0)
-        strv_push_take(&l->placed, take(to));
-    else if (errno != EEXIST)
-        return error_set(ret_error, ERROR_IO, errno, "place '%s'", file);
-    return 0;
-}
-
 static int blob_place(struct loading *l, const struct member *member, struct error **ret_error)
 {
-    CLEANUP_FREE char *file = member ? blob_file(member) : NULL;
+    CLEANUP_FREE char *file = blob_file(member->hex);
 
-    return member ? file_place(l, member->path, file, ret_error) : 0;
+    return place_file(&l->placing, member->path, file, ret_error);
+}
+
+static int manifest_place(struct loading *l, struct image *image, struct error **ret_error)
+{
+    CLEANUP_FREE char *file = blob_file(image->manifest_hex);
+
+    if (image->manifest_blob)
+        return blob_place(l, image->manifest_blob, ret_error);
+    return place_text(&l->placing, l->load->scratch, image->manifest_text,
+                      strlen(image->manifest_text), file, ret_error);
 }
 
 static int image_place(struct loading *l, struct image *image, struct error **ret_error)
 {
-    if (!image->fresh)
+    if (image->present)
         return 0;
-    if (blob_place(l, image->config_blob, ret_error) < 0 ||
-        blob_place(l, image->manifest_blob, ret_error) < 0)
+    if (blob_place(l, image->config_blob, ret_error) < 0 || manifest_place(l, image, ret_error) < 0)
         return -1;
     for (size_t i = 0; i < image->layer_count; i++)
         if (blob_place(l, image->layers[i], ret_error) < 0)
             return -1;
     /* The driver has synced it. It may be there when only a blob was missing: the same bytes. */
-    return file_place(l, image->fresh, image->files[0], ret_error);
+    return image->fresh ? place_file(&l->placing, image->fresh, image->files[0], ret_error) : 0;
 }
 
 static int images_place(struct loading *l, struct error **ret_error)
 {
-    if (dirs_make(l, ret_error) < 0)
+    if (l->load->placing && l->load->placing(l->load->arg, ret_error) < 0)
         return -1;
     for (size_t i = 0; i < l->count; i++)
         if (image_place(l, &l->images[i], ret_error) < 0)
             return -1;
-    if (!l->placed)
-        return 0;
-    if (dir_sync(l, "blobs/sha256", ret_error) < 0)
-        return -1;
-    return dir_sync(l, "images", ret_error);
-}
-
-static void images_unplace(struct loading *l)
-{
-    STRV_FOREACH(path, l->placed)
-        unlink(*path);
+    return place_sync(&l->placing, ret_error);
 }
 
 /* ---- the whole ------------------------------------------------------------------------------ */
@@ -457,16 +440,19 @@ static int loading_run(struct loading *l, struct error **ret_error)
 
 int image_load(const struct image_load *load, struct error **ret_error)
 {
-    struct loading l = {.load = load};
-    int result = loading_run(&l, ret_error);
+    struct loading l = {.load = load, .placing = {.root = load->root}};
+    int result = place_dirs(load->root, ret_error);
+
+    if (result == 0)
+        result = loading_run(&l, ret_error);
 
     if (result < 0)
-        images_unplace(&l);
+        place_undo(&l.placing);
     for (size_t i = 0; i < l.count; i++)
         image_done(&l.images[i]);
     free(l.images);
     free(l.platforms);
-    strv_free(l.placed);
+    place_done(&l.placing);
     spool_done(&l.spool);
     return result;
 }

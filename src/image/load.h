@@ -9,6 +9,7 @@
 #ifndef HUSK_IMAGE_LOAD_H
 #define HUSK_IMAGE_LOAD_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -18,6 +19,15 @@
 struct image_layer {
     const char *path;
     const char *diff_id; /* 64 hexadecimal digits */
+};
+
+/* What a preparation in the background tells. */
+struct image_prepare_news {
+    bool any;     /* it tells something */
+    bool ended;   /* and that was all; `size` is that of the prepared root */
+    size_t layer; /* else: how far it is in a layer */
+    uint64_t done, total;
+    uint64_t size;
 };
 
 /* One image that was loaded. */
@@ -45,6 +55,9 @@ struct image_load {
     /* Makes the prepared root as a new file. */
     int (*prepare)(void *arg, const char *id, const struct image_layer *layers, size_t count,
                    const char *path, uint64_t *ret_size, struct error **ret_error);
+    /* Called before anything gets its place: nothing of the store is removed until the
+     * end. NULL: nobody would. */
+    int (*placing)(void *arg, struct error **ret_error);
     int (*found)(void *arg, const struct image_found *image, struct error **ret_error);
 };
 

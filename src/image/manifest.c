@@ -10,7 +10,8 @@
 #include "base/str.h"
 #include "image/reference.h"
 
-#define PLATFORM "linux/amd64"
+#define OCI_MANIFEST "application/vnd.oci.image.manifest.v1+json"
+#define OCI_CONFIG   "application/vnd.oci.image.config.v1+json"
 
 static void json_freep(json_t **json)
 {
@@ -118,9 +119,9 @@ static const struct {
 } media_types[] = {
     {"application/vnd.oci.image.index.v1+json", DESCRIPTOR_INDEX},
     {"application/vnd.docker.distribution.manifest.list.v2+json", DESCRIPTOR_INDEX},
-    {"application/vnd.oci.image.manifest.v1+json", DESCRIPTOR_MANIFEST},
+    {OCI_MANIFEST, DESCRIPTOR_MANIFEST},
     {"application/vnd.docker.distribution.manifest.v2+json", DESCRIPTOR_MANIFEST},
-    {"application/vnd.oci.image.config.v1+json", DESCRIPTOR_CONFIG},
+    {OCI_CONFIG, DESCRIPTOR_CONFIG},
     {"application/vnd.docker.container.image.v1+json", DESCRIPTOR_CONFIG},
     {"application/vnd.oci.image.layer.v1.tar", DESCRIPTOR_LAYER},
     {"application/vnd.oci.image.layer.v1.tar+gzip", DESCRIPTOR_LAYER},
@@ -130,17 +131,20 @@ static const struct {
     {"application/vnd.docker.image.rootfs.diff.tar.zstd", DESCRIPTOR_LAYER},
 };
 
+static enum descriptor_kind media_type_kind(const char *type)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(media_types); i++)
+        if (strcmp(media_types[i].media_type, type) == 0)
+            return media_types[i].kind;
+    return DESCRIPTOR_OTHER;
+}
+
 static int media_type_check(const char *type, unsigned kinds, enum descriptor_kind *ret,
                             struct error **ret_error)
 {
-    for (size_t i = 0; i < ARRAY_SIZE(media_types); i++) {
-        if (strcmp(media_types[i].media_type, type) != 0)
-            continue;
-        *ret = media_types[i].kind;
-        if (kinds & 1U << *ret)
-            return 0;
-        break;
-    }
+    *ret = media_type_kind(type);
+    if (kinds & 1U << *ret)
+        return 0;
     return error_set(ret_error, ERROR_UNSUPPORTED, 0, "media type '%.200s' is not supported here",
                      type);
 }
@@ -173,6 +177,7 @@ static int descriptor_parse(const json_t *json, unsigned kinds, struct descripto
     const json_t *platform = json_object_get(json, "platform");
     const char *os = json_string_value(json_object_get(platform, "os"));
     const char *machine = json_string_value(json_object_get(platform, "architecture"));
+    const char *variant = json_string_value(json_object_get(platform, "variant"));
 
     if (!type)
         return refuse("descriptor", "mediaType", "a string", ret_error);
@@ -185,7 +190,8 @@ static int descriptor_parse(const json_t *json, unsigned kinds, struct descripto
     ret->digest = xstrdup(strchr(digest, ':') + 1);
     ret->size = (uint64_t)json_integer_value(size);
     if (os && machine)
-        ret->platform = str_printf("%s/%s", os, machine);
+        ret->platform =
+            str_printf("%s/%s%s%s", os, machine, variant ? "/" : "", str_or(variant, ""));
     ret->name = xstrdup(name_of(json_object_get(json, "annotations")));
     return 0;
 }
@@ -211,31 +217,80 @@ static void descriptors_free(struct descriptor *items, size_t count)
     free(items);
 }
 
-static json_t *document_parse(const char *text, size_t size, const char *what, const char *list,
-                              size_t max, struct error **ret_error)
+/* A document that could be read as an index by one and as a manifest by another is refused, and so
+ * is one that says itself that it is something else. */
+static int document_check(const json_t *json, const char *what, const char *list,
+                          enum descriptor_kind kind, size_t max, struct error **ret_error)
 {
-    json_t *json = text_parse(text, size, what, ret_error);
     const json_t *items = json_object_get(json, list);
+    const char *type = json_string_value(json_object_get(json, "mediaType"));
+    const char *other = kind == DESCRIPTOR_INDEX ? "layers" : "manifests";
+    enum descriptor_kind said;
 
-    if (!json || (json_is_array(items) && json_array_size(items) <= max))
+    if (!json_is_array(items) || json_array_size(items) > max)
+        return error_set(ret_error, ERROR_CORRUPT, 0,
+                         "%s: '%s' is not a list of at most %zu descriptors", what, list, max);
+    if (json_object_get(json, other))
+        return error_set(ret_error, ERROR_CORRUPT, 0, "%s: it has '%s' too", what, other);
+    return type ? media_type_check(type, 1U << kind, &said, ret_error) : 0;
+}
+
+static json_t *document_parse(const char *text, size_t size, enum descriptor_kind kind, size_t max,
+                              struct error **ret_error)
+{
+    bool index = kind == DESCRIPTOR_INDEX;
+    const char *what = index ? "index" : "manifest";
+    json_t *json = text_parse(text, size, what, ret_error);
+
+    if (!json ||
+        document_check(json, what, index ? "manifests" : "layers", kind, max, ret_error) == 0)
         return json;
-    error_set(ret_error, ERROR_CORRUPT, 0, "%s: '%s' is not a list of at most %zu descriptors",
-              what, list, max);
     json_decref(json);
     return NULL;
+}
+
+int document_kind(const char *text, size_t size, const char *content_type,
+                  enum descriptor_kind *ret, struct error **ret_error)
+{
+    enum { MANIFESTS = 1U << DESCRIPTOR_INDEX | 1U << DESCRIPTOR_MANIFEST };
+    CLEANUP_JSON json_t *json = text_parse(text, size, "manifest", ret_error);
+    CLEANUP_FREE char *served = xstrndup(content_type, strcspn(str_or(content_type, ""), "; "));
+    const char *type = json_string_value(json_object_get(json, "mediaType"));
+
+    if (!json)
+        return -1;
+    if (json_integer_value(json_object_get(json, "schemaVersion")) == 1)
+        return error_set(ret_error, ERROR_UNSUPPORTED, 0,
+                         "it is a docker manifest of schema 1, which nobody makes any more: push "
+                         "the image again with a newer tool");
+    if (!type && served && media_type_kind(served) != DESCRIPTOR_OTHER)
+        type = served;
+    if (type)
+        return media_type_check(type, MANIFESTS, ret, ret_error);
+    *ret = json_object_get(json, "manifests") ? DESCRIPTOR_INDEX : DESCRIPTOR_MANIFEST;
+    return 0;
+}
+
+char *document_media_type(const char *text, size_t size)
+{
+    CLEANUP_JSON json_t *json = json_loadb(text, size, 0, NULL);
+    const char *type = json_string_value(json_object_get(json, "mediaType"));
+
+    return xstrdup(str_or(type, OCI_MANIFEST));
 }
 
 int oci_index_parse(const char *text, size_t size, struct oci_index *ret, struct error **ret_error)
 {
     CLEANUP_JSON json_t *json =
-        document_parse(text, size, "index", "manifests", MANIFEST_IMAGES_MAX, ret_error);
+        document_parse(text, size, DESCRIPTOR_INDEX, MANIFEST_IMAGES_MAX, ret_error);
 
     *ret = (struct oci_index){0};
     if (!json)
         return -1;
     if (descriptors_parse(json_object_get(json, "manifests"),
-                          1U << DESCRIPTOR_INDEX | 1U << DESCRIPTOR_MANIFEST, &ret->items,
-                          &ret->count, ret_error) == 0)
+                          1U << DESCRIPTOR_INDEX | 1U << DESCRIPTOR_MANIFEST |
+                              1U << DESCRIPTOR_OTHER,
+                          &ret->items, &ret->count, ret_error) == 0)
         return 0;
     ret->count++; /* the one that failed may hold something */
     oci_index_done(ret);
@@ -252,7 +307,7 @@ int oci_manifest_parse(const char *text, size_t size, struct oci_manifest *ret,
                        struct error **ret_error)
 {
     CLEANUP_JSON json_t *json =
-        document_parse(text, size, "manifest", "layers", MANIFEST_LAYERS_MAX, ret_error);
+        document_parse(text, size, DESCRIPTOR_MANIFEST, MANIFEST_LAYERS_MAX, ret_error);
 
     *ret = (struct oci_manifest){0};
     if (!json)
@@ -275,6 +330,43 @@ void oci_manifest_done(struct oci_manifest *manifest)
     descriptor_done(&manifest->config);
     descriptors_free(manifest->layers, manifest->count);
     *manifest = (struct oci_manifest){0};
+}
+
+static json_t *descriptor_json(const char *type, const struct descriptor *d)
+{
+    CLEANUP_FREE char *digest = str_printf("sha256:%s", d->digest);
+
+    return json_pack("{s:s, s:s, s:I}", "mediaType", type, "digest", digest, "size",
+                     (json_int_t)d->size);
+}
+
+char *oci_manifest_write(const struct oci_manifest *manifest)
+{
+    static const char *const layer_types[] = {
+        [LAYER_PLAIN] = "application/vnd.oci.image.layer.v1.tar",
+        [LAYER_GZIP] = "application/vnd.oci.image.layer.v1.tar+gzip",
+        [LAYER_ZSTD] = "application/vnd.oci.image.layer.v1.tar+zstd",
+    };
+    json_t *layers = json_array();
+
+    for (size_t i = 0; i < manifest->count; i++) {
+        const struct descriptor *d = &manifest->layers[i];
+        json_array_append_new(layers, descriptor_json(layer_types[d->coding], d));
+    }
+    CLEANUP_JSON json_t *json =
+        json_pack("{s:i, s:s, s:o, s:o}", "schemaVersion", 2, "mediaType", OCI_MANIFEST, "config",
+                  descriptor_json(OCI_CONFIG, &manifest->config), "layers", layers);
+    return json_dumps(json, JSON_COMPACT);
+}
+
+enum layer_coding layer_coding_of(const uint8_t *start, size_t size)
+{
+    static const uint8_t gzip[] = {0x1f, 0x8b}, zstd[] = {0x28, 0xb5, 0x2f, 0xfd};
+
+    if (size >= sizeof(gzip) && memcmp(start, gzip, sizeof(gzip)) == 0)
+        return LAYER_GZIP;
+    return size >= sizeof(zstd) && memcmp(start, zstd, sizeof(zstd)) == 0 ? LAYER_ZSTD
+                                                                          : LAYER_PLAIN;
 }
 
 /* ---- configs -------------------------------------------------------------------------------- */
@@ -342,10 +434,10 @@ static int platform_check(const json_t *json, struct error **ret_error)
     const char *machine = json_string_value(json_object_get(json, "architecture"));
     CLEANUP_FREE char *platform = str_printf("%s/%s", os ? os : "?", machine ? machine : "?");
 
-    if (strcmp(platform, PLATFORM) == 0)
+    if (strcmp(platform, IMAGE_PLATFORM) == 0)
         return 0;
     return error_set(ret_error, ERROR_UNSUPPORTED, 0, "it is for '%.100s', not for '%s'", platform,
-                     PLATFORM);
+                     IMAGE_PLATFORM);
 }
 
 static int diff_ids_get(const json_t *json, char ***ret, struct error **ret_error)

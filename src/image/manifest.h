@@ -39,15 +39,27 @@ int docker_manifest_parse(const char *text, size_t size, struct docker_manifest 
                           struct error **ret_error);
 void docker_manifest_done(struct docker_manifest *manifest);
 
-enum descriptor_kind { DESCRIPTOR_INDEX, DESCRIPTOR_MANIFEST, DESCRIPTOR_CONFIG, DESCRIPTOR_LAYER };
+/* The platform that images must be for. */
+#define IMAGE_PLATFORM "linux/amd64"
+
+enum descriptor_kind {
+    DESCRIPTOR_INDEX,
+    DESCRIPTOR_MANIFEST,
+    DESCRIPTOR_CONFIG,
+    DESCRIPTOR_LAYER,
+    DESCRIPTOR_OTHER, /* only in an index, where it is passed over, as OCI 1.1 asks */
+};
+
+enum layer_coding { LAYER_PLAIN, LAYER_GZIP, LAYER_ZSTD };
 
 /* What one document says of another. */
 struct descriptor {
     enum descriptor_kind kind;
     char *digest;
     uint64_t size;
-    char *platform; /* "linux/amd64"; NULL: not said */
-    char *name;     /* from the annotations, as it stands there; NULL: none */
+    char *platform;           /* "linux/amd64" or "linux/arm/v7"; NULL: not said */
+    char *name;               /* from the annotations, as it stands there; NULL: none */
+    enum layer_coding coding; /* only for oci_manifest_write() */
 };
 
 struct oci_index {
@@ -67,6 +79,19 @@ struct oci_manifest {
 int oci_manifest_parse(const char *text, size_t size, struct oci_manifest *ret,
                        struct error **ret_error);
 void oci_manifest_done(struct oci_manifest *manifest);
+
+/* The manifest of an image whose archive has none: the same image gives the same text. Owned. */
+char *oci_manifest_write(const struct oci_manifest *manifest);
+/* By the first bytes of a layer's file; four are enough. */
+enum layer_coding layer_coding_of(const uint8_t *start, size_t size);
+
+/* Whether a document is an index or a manifest: what it says itself, else what it was served as
+ * (content_type may be NULL), else what is in it. Other media types, and docker's schema 1, are
+ * ERROR_UNSUPPORTED by name. */
+int document_kind(const char *text, size_t size, const char *content_type,
+                  enum descriptor_kind *ret, struct error **ret_error);
+/* What a manifest says that it is, or OCI's where it says nothing; owned. */
+char *document_media_type(const char *text, size_t size);
 
 /* What is needed of a config; the types of all that huskd will read of it were checked. */
 struct image_config {

@@ -13,6 +13,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct oci_index index;
     struct oci_manifest manifest;
     struct image_config config;
+    enum descriptor_kind kind;
 
     if (docker_manifest_parse(text, size, &docker, NULL) == 0)
         docker_manifest_done(&docker);
@@ -20,6 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         oci_index_done(&index);
     if (oci_manifest_parse(text, size, &manifest, NULL) == 0)
         oci_manifest_done(&manifest);
+    document_kind(text, size, NULL, &kind, NULL);
     image_config_parse(text, size, &config, NULL);
     image_config_done(&config);
     return 0;
