@@ -39,6 +39,11 @@ struct disk_image {
 
 /* Called now and then during long work. A negative answer ends it with *ret_error. */
 struct disk_watch {
+    /* Of a layer whose file still grows: waits until more than `from` of its bytes are there and
+     * returns how many are, or until all of them are and sets *ret_whole. NULL: all files are
+     * whole. -1: there will be no more. */
+    int64_t (*grown)(void *arg, const struct disk_layer *layer, uint64_t from, bool *ret_whole,
+                     struct error **ret_error);
     int (*progress)(void *arg, const char *id, const char *status, uint64_t done, uint64_t total,
                     struct error **ret_error);
     void *arg;
@@ -74,8 +79,10 @@ int disk_remove(const char *root, const char *path, struct error **ret_error);
 int disk_discard(const char *root, const char *path, struct error **ret_error);
 
 /* Removes from root's blobs, images, pods and tmp what is not in keep and has nothing of keep in
- * it. Work that another process has locked in tmp stays. */
-int disk_sweep(const char *root, const char *const *keep, struct error **ret_error);
+ * it. Work that another process has locked in tmp stays, and so do partial blobs that are locked
+ * or have changed in the last so many seconds. */
+int disk_sweep(const char *root, const char *const *keep, uint32_t partial_keep_s,
+               struct error **ret_error);
 
 /* A new directory root/tmp/NAME for one piece of work, locked until *ret_fd is closed; the caller
  * removes it with disk_remove(). */

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/str.h"
@@ -152,16 +153,31 @@ static bool is_locked(int dir, const char *name)
     return locked;
 }
 
+/* What is swept, and what stays besides that which is wanted. */
+struct place {
+    const char *name;
+    bool locks;     /* what somebody works on */
+    time_t fresh_s; /* what was changed in this time */
+};
+
+static bool is_fresh(int dir, const char *name, time_t fresh_s)
+{
+    struct stat st;
+
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_mtime > time(NULL) - fresh_s;
+}
+
 static void sweep_dir(struct sweep *sweep, int parent, const char *name, const char *path,
-                      bool locks);
+                      const struct place *place);
 
 static void sweep_entry(struct sweep *sweep, int dir, const char *name, const char *path,
-                        bool locks)
+                        const struct place *place)
 {
-    if (sweep_keeps(sweep, path) || (locks && is_locked(dir, name)))
+    if (sweep_keeps(sweep, path) || (place->locks && is_locked(dir, name)) ||
+        (place->fresh_s && is_fresh(dir, name, place->fresh_s)))
         return;
     if (sweep_keeps_below(sweep, path)) {
-        sweep_dir(sweep, dir, name, path, locks);
+        sweep_dir(sweep, dir, name, path, place);
         return;
     }
     CLEANUP_ERROR struct error *error = NULL;
@@ -172,7 +188,7 @@ static void sweep_entry(struct sweep *sweep, int dir, const char *name, const ch
 }
 
 static void sweep_dir(struct sweep *sweep, int parent, const char *name, const char *path,
-                      bool locks)
+                      const struct place *place)
 {
     DIR *dir = dir_open(parent, name);
     struct dirent *entry;
@@ -183,17 +199,19 @@ static void sweep_dir(struct sweep *sweep, int parent, const char *name, const c
         if (is_dots(entry->d_name))
             continue;
         CLEANUP_FREE char *below = str_printf("%s/%s", path, entry->d_name);
-        sweep_entry(sweep, dirfd(dir), entry->d_name, below, locks);
+        sweep_entry(sweep, dirfd(dir), entry->d_name, below, place);
     }
     closedir(dir);
 }
 
-int disk_sweep(const char *root, const char *const *keep, struct error **ret_error)
+int disk_sweep(const char *root, const char *const *keep, uint32_t partial_keep_s,
+               struct error **ret_error)
 {
-    static const struct {
-        const char *name;
-        bool locks;
-    } places[] = {{"blobs", false}, {"images", false}, {"pods", false}, {"tmp", true}};
+    const struct place places[] = {
+        {"blobs/sha256", false, 0}, {"blobs/partial", true, partial_keep_s},
+        {"images", false, 0},       {"pods", false, 0},
+        {"tmp", true, 0},
+    };
     struct sweep sweep = {.keep = strv_copy(keep), .count = strv_count(keep)};
     int fd = open(root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     int err = errno;
@@ -201,7 +219,7 @@ int disk_sweep(const char *root, const char *const *keep, struct error **ret_err
     if (sweep.count > 0)
         qsort(sweep.keep, sweep.count, sizeof(char *), text_compare);
     for (size_t i = 0; fd >= 0 && i < ARRAY_SIZE(places); i++)
-        sweep_dir(&sweep, fd, places[i].name, places[i].name, places[i].locks);
+        sweep_dir(&sweep, fd, places[i].name, places[i].name, &places[i]);
     strv_free(sweep.keep);
     if (fd < 0)
         return error_set(ret_error, ERROR_IO, err, "open '%s'", root);

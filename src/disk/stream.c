@@ -21,6 +21,9 @@ struct stream {
     int fd;
     const struct codec *codec;
     const struct disk_watch *watch;
+    const struct disk_layer *layer;
+    uint64_t grown; /* bytes that are known to be in the file */
+    bool whole;     /* and no more will come */
     char id[SHORT_ID + 1];
     const char *diff_id;
     uint64_t max_bytes;
@@ -46,12 +49,29 @@ struct codec {
     ssize_t (*read)(struct stream *s, const void **ret_data, struct error **ret_error);
 };
 
+/* Waits for the next bytes of a file that still grows; those before its end may only be read when
+ * they are known to be there. Returns how many may be read. */
+static ssize_t input_wait(struct stream *s, struct error **ret_error)
+{
+    if (!s->whole && s->consumed >= s->grown) {
+        int64_t grown = s->watch->grown(s->watch->arg, s->layer, s->consumed, &s->whole, ret_error);
+        if (grown < 0)
+            return -1;
+        s->grown = (uint64_t)grown;
+    }
+    uint64_t left = s->grown - s->consumed;
+    return s->whole || left > STREAM_BUFFER ? STREAM_BUFFER : (ssize_t)left;
+}
+
 /* Makes sure that there is input, unless the file is at its end. */
 static int input_fill(struct stream *s, struct error **ret_error)
 {
     if (s->in_pos < s->in_len || s->file_end)
         return 0;
-    ssize_t n = TEMP_FAILURE_RETRY(read(s->fd, s->in, STREAM_BUFFER));
+    ssize_t size = input_wait(s, ret_error);
+    if (size < 0)
+        return -1;
+    ssize_t n = TEMP_FAILURE_RETRY(read(s->fd, s->in, (size_t)size));
     if (n < 0)
         return error_set(ret_error, ERROR_IO, errno, "read the layer");
     s->in_pos = 0;
@@ -202,6 +222,9 @@ static int stream_begin(struct stream *s, const char *path, struct error **ret_e
 {
     struct stat st;
 
+    s->fd = -1;
+    if (!s->whole && input_wait(s, ret_error) < 0)
+        return -1;
     s->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (s->fd < 0 || fstat(s->fd, &st) < 0)
         return error_set(ret_error, ERROR_IO, errno, "open its file");
@@ -220,6 +243,8 @@ struct stream *stream_new(const struct disk_layer *layer, uint64_t max_bytes,
     struct stream *s = xcalloc(1, sizeof(*s));
 
     s->watch = watch;
+    s->layer = layer;
+    s->whole = !watch || !watch->grown;
     s->diff_id = layer->diff_id;
     s->max_bytes = max_bytes;
     memcpy(s->id, layer->diff_id, strnlen(layer->diff_id, SHORT_ID));

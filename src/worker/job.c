@@ -201,7 +201,7 @@ static int job_sweep(struct peer *peer, const void *request, uint64_t *ret_value
 {
     const struct wire_job_sweep *job = request;
 
-    return disk_sweep(job->root, job->keep, ret_error);
+    return disk_sweep(job->root, job->keep, job->partial_keep_s, ret_error);
 }
 
 /* ---- templates ------------------------------------------------------------------------------ */
