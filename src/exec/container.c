@@ -170,4 +170,5 @@ void act_image_files(struct task *task)
     }
     task->job =
         pool_remove(task->exec->pool, (const char *const *)image->files, task_answered, task);
+    pool_spare_shared(task->job);
 }

@@ -30,16 +30,19 @@ enum {
 
 /* All strings outlive the exec. */
 struct exec_config {
-    const char *root;            /* canonical */
-    const char *keeper, *worker; /* programs */
+    const char *root;                       /* canonical */
+    const char *keeper, *worker, *transfer; /* programs */
     const char *qemu, *kernel, *initrd, *kernel_append, *qemu_user;
     const char *machine; /* "q35" or "microvm" */
     const char *accel;   /* "auto", "kvm" or "tcg" */
     uint32_t boot_deadline_ms, kvm_deadline_ms;
     uint64_t log_max_bytes, image_layer_max_bytes;
     uint64_t layer_size; /* bytes of most writable layers: some are made in advance */
-    unsigned workers;
+    unsigned workers, transfers;
     uint64_t job_deadline_ms;
+    const char *registries; /* directory of registries' certificates */
+    const char *const *insecure, *const *mirrors;
+    uint32_t registry_deadline_ms; /* time without progress */
 
     bool templates;                 /* whether VMs are cloned at all */
     const char *template_dir;       /* absolute; made if it is missing */
@@ -177,5 +180,19 @@ struct job;
 struct job *exec_load(struct exec *exec, int fd, const struct load_ops *ops, void *arg);
 /* Calls no ops any more. The job goes on until its input ends. */
 void exec_load_forget(struct job *job);
+
+/* What is done with a registry; all of it is taken over. */
+struct exec_transfer {
+    enum { TRANSFER_PULL, TRANSFER_PUSH, TRANSFER_LOGIN, TRANSFER_LOGOUT } kind;
+    char *name;        /* full reference; LOGIN, LOGOUT: the registry */
+    char *credentials; /* docker's AuthConfig as JSON; NULL: the daemon's own. A secret */
+    char **files;      /* PUSH: of the image */
+    char **sources;    /* PUSH: its other names at the registry */
+    bool keep;         /* LOGIN: the credentials become the daemon's own */
+};
+struct job *exec_transfer(struct exec *exec, struct exec_transfer *transfer,
+                          const struct load_ops *ops, void *arg);
+/* Ends a transfer; its ops are not called any more. What a pull has fetched stays for the next. */
+void exec_transfer_cancel(struct exec *exec, struct job *job);
 
 #endif

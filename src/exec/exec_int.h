@@ -228,10 +228,20 @@ struct job *pool_template_load(struct pool *pool, int memory, const char *path,
                                void *arg);
 /* Sees to it that there are spare layers. */
 void pool_spares(struct pool *pool);
+/* Of a removal that was not sent yet: what images in the world have is left out then. */
+void pool_spare_shared(struct job *job);
 /* Removes what belongs to no object of the world, as it will be then. */
 void pool_sweep(struct pool *pool);
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);
 void job_forget(struct job *job);
+/* The message for that, the freeing of it, and its sending. */
+unsigned transfer_job(const struct exec_transfer *t);
+void transfer_clear(struct exec_transfer *t);
+void transfer_send(struct conn *conn, const struct exec_config *config,
+                   const struct exec_transfer *t);
+struct job *pool_transfer(struct pool *pool, struct exec_transfer *transfer,
+                          const struct load_ops *ops, void *arg);
+void pool_cancel(struct pool *pool, struct job *job);
 
 /* ---- paths, relative to the root; owned ------------------------------------------------------ */
 

@@ -3,6 +3,7 @@
  *
  * What nobody waits for is done in the background: files that were removed are only moved away at
  * first, and layers that were taken from the spare ones are made anew.
+ * Those for what comes from and goes to registries are another program, beside the others.
  */
 #include <errno.h>
 #include <signal.h>
@@ -16,6 +17,8 @@
 #include "exec/exec_int.h"
 
 enum { SPARE_LAYERS = 2 }; /* kept ready, of the size that a pod has if it names none */
+/* What an interrupted pull has fetched waits so long for the next one. */
+enum { PARTIAL_KEEP_S = 24 * 60 * 60 };
 
 struct job {
     struct job *prev, *next; /* of those that wait */
@@ -26,7 +29,10 @@ struct job {
     uint64_t size_bytes;
     char **paths;    /* REMOVE; TEMPLATE_…: the inputs */
     bool background; /* nobody waits for it */
-    int fd;          /* LOAD, TEMPLATE_… */
+    bool all;        /* SWEEP: what interrupted pulls have left, too */
+    bool shared;     /* REMOVE: other images may have some of the files */
+    struct exec_transfer transfer;
+    int fd; /* LOAD, TEMPLATE_… */
     const struct load_ops *ops;
     void (*done)(const struct error *error, uint64_t value, void *arg);
     void *arg;
@@ -39,12 +45,14 @@ struct worker {
     struct job *job; /* what it does */
     struct timer *deadline;
     bool late;
+    bool transfers; /* it runs husk-transfer */
 };
 
 struct pool {
     struct exec *exec;
     struct worker *workers;
-    unsigned count;
+    unsigned count; /* of all */
+    unsigned local; /* of husk-worker; they come first */
     struct job *waiting;
     unsigned waiting_count;
     struct timer *kick; /* jobs begin, and fail, in a later turn than they were added */
@@ -55,6 +63,11 @@ static void pool_run(struct pool *pool);
 
 /* ---- jobs ----------------------------------------------------------------------------------- */
 
+static bool is_transfer(const struct job *job)
+{
+    return job->type >= WIRE_JOB_PULL && job->type <= WIRE_JOB_LOGOUT;
+}
+
 static void job_free(struct job *job)
 {
     if (job->fd >= 0)
@@ -64,6 +77,7 @@ static void job_free(struct job *job)
     free(job->directory);
     free(job->path);
     strv_free(job->paths);
+    transfer_clear(&job->transfer);
     free(job);
 }
 
@@ -183,11 +197,24 @@ static int send_template_load(struct worker *w, struct job *job, struct error **
     return 0;
 }
 
+static bool others_have(const struct pool *pool, const char *file)
+{
+    WORLD_FOREACH(struct image, image, pool->exec->world, NOUN_IMAGE)
+        if (image->state == IMAGE_PRESENT && strv_contains((const char *const *)image->files, file))
+            return true;
+    return false;
+}
+
+/* What other images have is seen now and not before: one of them may have come meanwhile. */
 static int send_remove(struct worker *w, struct job *job, struct error **ret_error)
 {
+    CLEANUP_STRV char **paths = NULL;
+    STRV_FOREACH(path, job->paths)
+        if (!job->shared || !others_have(w->pool, *path))
+            strv_push(&paths, *path);
     struct wire_job_remove message = {.seq = 1,
                                       .root = str_or(job->root, w->pool->exec->config.root),
-                                      .paths = (const char *const *)job->paths,
+                                      .paths = (const char *const *)paths,
                                       .later = !job->background && !job->root};
     conn_send(w->conn, WIRE_JOB_REMOVE, 0, &message);
     return 0;
@@ -205,9 +232,17 @@ static int send_spares(struct worker *w, struct job *job, struct error **ret_err
 static int send_sweep(struct worker *w, struct job *job, struct error **ret_error)
 {
     CLEANUP_STRV char **keep = exec_keep(w->pool->exec);
-    struct wire_job_sweep message = {
-        .seq = 1, .root = w->pool->exec->config.root, .keep = (const char *const *)keep};
+    struct wire_job_sweep message = {.seq = 1,
+                                     .root = w->pool->exec->config.root,
+                                     .keep = (const char *const *)keep,
+                                     .partial_keep_s = job->all ? 0 : PARTIAL_KEEP_S};
     conn_send(w->conn, WIRE_JOB_SWEEP, 0, &message);
+    return 0;
+}
+
+static int send_transfer(struct worker *w, struct job *job, struct error **ret_error)
+{
+    transfer_send(w->conn, &w->pool->exec->config, &job->transfer);
     return 0;
 }
 
@@ -225,6 +260,10 @@ static int job_send(struct worker *w, struct job *job, struct error **ret_error)
         {WIRE_JOB_REHEARSAL, send_rehearsal},
         {WIRE_JOB_TEMPLATE_SAVE, send_template_save},
         {WIRE_JOB_TEMPLATE_LOAD, send_template_load},
+        {WIRE_JOB_PULL, send_transfer},
+        {WIRE_JOB_PUSH, send_transfer},
+        {WIRE_JOB_LOGIN, send_transfer},
+        {WIRE_JOB_LOGOUT, send_transfer},
     };
     for (size_t i = 0; i < ARRAY_SIZE(senders); i++)
         if (senders[i].type == job->type)
@@ -246,6 +285,15 @@ static void worker_take(struct worker *w, struct job *job)
     timer_set(w->deadline, w->pool->exec->config.job_deadline_ms);
 }
 
+/* Of the workers that are not for transfers. */
+static unsigned pool_busy_local(const struct pool *pool)
+{
+    unsigned busy = 0;
+    for (unsigned i = 0; i < pool->local; i++)
+        busy += pool->workers[i].job != NULL;
+    return busy;
+}
+
 static unsigned pool_busy(const struct pool *pool, unsigned type)
 {
     unsigned busy = 0;
@@ -262,19 +310,23 @@ static bool job_may_run(const struct pool *pool, const struct job *job)
         return false;
     if (job->type == WIRE_JOB_SWEEP)
         return pool_busy(pool, 0) == 0;
+    if (is_transfer(job))
+        return true;
     if (job->background)
-        return pool->count == 1 || pool_busy(pool, 0) + 1 < pool->count;
-    return job->type != WIRE_JOB_LOAD || pool->count == 1 ||
-           pool_busy(pool, WIRE_JOB_LOAD) < pool->count - 1;
+        return pool->local == 1 || pool_busy_local(pool) + 1 < pool->local;
+    return job->type != WIRE_JOB_LOAD || pool->local == 1 ||
+           pool_busy(pool, WIRE_JOB_LOAD) < pool->local - 1;
 }
 
 /* A worker that runs already before one that would have to be started; one whose process has not
  * been reaped yet is of no use. */
-static struct worker *worker_free_one(struct pool *pool)
+static struct worker *worker_free_one(struct pool *pool, const struct job *job)
 {
     struct worker *fresh = NULL;
     for (unsigned i = 0; i < pool->count; i++) {
         struct worker *w = &pool->workers[i];
+        if (w->transfers != is_transfer(job))
+            continue;
         if (!w->job && w->conn)
             return w;
         if (!w->job && !w->child && !fresh)
@@ -290,10 +342,8 @@ static void pool_run(struct pool *pool)
         return;
     pool_refuse_excess(pool);
     DL_FOREACH_SAFE(pool->waiting, job, next) {
-        struct worker *w = worker_free_one(pool);
-        if (!w)
-            return;
-        if (!job_may_run(pool, job))
+        struct worker *w = worker_free_one(pool, job);
+        if (!w || !job_may_run(pool, job))
             continue;
         DL_DELETE(pool->waiting, job);
         pool->waiting_count--;
@@ -348,6 +398,9 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         child_kill(w->child, SIGKILL);
     } else if (frame->type == WIRE_JOB_PROGRESS && job->ops) {
         job->ops->progress(&message.progress, job->arg);
+        /* What moves is not late, however slow the line. */
+        if (w->transfers)
+            timer_set(w->deadline, w->pool->exec->config.job_deadline_ms);
     } else if (frame->type == WIRE_JOB_IMAGE && job->ops) {
         job->ops->image(&message.image, job->arg);
     } else if (frame->type == WIRE_REPLY) {
@@ -408,9 +461,10 @@ static int worker_start(struct worker *w, struct error **ret_error)
     int pair[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
         return error_set(ret_error, ERROR_IO, errno, "socketpair");
-    const char *const argv[] = {exec->config.worker, NULL};
+    const char *program = w->transfers ? exec->config.transfer : exec->config.worker;
+    const char *const argv[] = {program, NULL};
     const int fds[] = {-1, STDERR_FILENO, STDERR_FILENO, pair[1]};
-    struct child_spec spec = {.path = exec->config.worker,
+    struct child_spec spec = {.path = program,
                               .argv = argv,
                               .cwd = exec->config.root,
                               .fds = fds,
@@ -440,10 +494,12 @@ struct pool *pool_new(struct exec *exec)
     struct pool *pool = xcalloc(1, sizeof(*pool));
     pool->exec = exec;
     pool->kick = timer_new(exec->loop, pool_kicked, pool);
-    pool->count = exec->config.workers;
+    pool->local = exec->config.workers;
+    pool->count = pool->local + exec->config.transfers;
     pool->workers = xcalloc(pool->count, sizeof(*pool->workers));
     for (unsigned i = 0; i < pool->count; i++) {
         pool->workers[i].pool = pool;
+        pool->workers[i].transfers = i >= pool->local;
         pool->workers[i].deadline = timer_new(exec->loop, worker_late, &pool->workers[i]);
     }
     return pool;
@@ -555,6 +611,11 @@ void pool_spares(struct pool *pool)
     background_add(pool, WIRE_JOB_SPARES, NULL);
 }
 
+void pool_spare_shared(struct job *job)
+{
+    job->shared = true;
+}
+
 void pool_sweep(struct pool *pool)
 {
     pool_add(pool, job_new(WIRE_JOB_SWEEP));
@@ -567,4 +628,34 @@ struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, voi
     job->ops = ops;
     job->arg = arg;
     return pool_add(pool, job);
+}
+
+struct job *pool_transfer(struct pool *pool, struct exec_transfer *transfer,
+                          const struct load_ops *ops, void *arg)
+{
+    struct job *job = job_new(transfer_job(transfer));
+    job->transfer = *transfer;
+    *transfer = (struct exec_transfer){0};
+    job->ops = ops;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+/* One that waits ends in a moment; one that runs ends with its worker, and what it had begun is
+ * swept. */
+void pool_cancel(struct pool *pool, struct job *job)
+{
+    job_forget(job);
+    for (unsigned i = 0; i < pool->count; i++) {
+        struct worker *w = &pool->workers[i];
+        if (w->job != job)
+            continue;
+        w->late = true; /* its end is no news */
+        if (w->child)
+            child_kill(w->child, SIGKILL);
+        return;
+    }
+    DL_DELETE(pool->waiting, job);
+    pool->waiting_count--;
+    job_free(job);
 }

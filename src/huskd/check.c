@@ -38,6 +38,7 @@ static void check_programs(struct check *c)
     check_access(c, "QEMU", c->places.qemu, X_OK);
     check_access(c, "program", c->places.keeper, X_OK);
     check_access(c, "program", c->places.worker, X_OK);
+    check_access(c, "program", c->places.transfer, X_OK);
     check_access(c, "program", "/sbin/mke2fs", X_OK);
 }
 

@@ -60,6 +60,19 @@ static char *program_find(const char *name)
     return xstrdup(name);
 }
 
+/* "a, b": the words. */
+static char **list_split(const char *text)
+{
+    char **words = NULL;
+    for (const char *at = str_or(text, ""); *at;) {
+        size_t length = strcspn(at, ", \t");
+        if (length)
+            strv_push_take(&words, xstrndup(at, length));
+        at += length + (at[length] != '\0');
+    }
+    return words;
+}
+
 void places_init(struct places *places, const struct settings *settings)
 {
     CLEANUP_FREE char *here = own_directory();
@@ -73,6 +86,9 @@ void places_init(struct places *places, const struct settings *settings)
     places->templates = xstrdup(str_or(settings->template_dir, ""));
     places->keeper = str_printf("%s/husk-keeper", libexec);
     places->worker = str_printf("%s/husk-worker", libexec);
+    places->transfer = str_printf("%s/husk-transfer", libexec);
+    places->insecure = list_split(settings->insecure_registries);
+    places->mirrors = list_split(settings->registry_mirrors);
     places->kernel =
         str_empty(settings->kernel) ? str_printf("%s/vmlinux", guest) : xstrdup(settings->kernel);
     places->initrd = str_empty(settings->initrd) ? str_printf("%s/initramfs.cpio", guest)
@@ -87,6 +103,9 @@ void places_done(struct places *places)
     free(places->templates);
     free(places->keeper);
     free(places->worker);
+    free(places->transfer);
+    strv_free(places->insecure);
+    strv_free(places->mirrors);
     free(places->kernel);
     free(places->initrd);
     free(places->busybox);

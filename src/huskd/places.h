@@ -11,9 +11,10 @@
 struct places {
     char *root;      /* canonical; as set until root_take() */
     char *templates; /* directory of the templates; "" until root_take() if it is in the root */
-    char *keeper, *worker;
+    char *keeper, *worker, *transfer;
     char *kernel, *initrd, *busybox;
-    char *qemu; /* as set, if there is no such program */
+    char *qemu;                 /* as set, if there is no such program */
+    char **insecure, **mirrors; /* of registries, one a string */
 };
 
 void places_init(struct places *places, const struct settings *settings);

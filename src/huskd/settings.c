@@ -144,6 +144,7 @@ static void places_init(struct settings *s)
     if (geteuid() == 0) {
         str_set(&s->root, "/var/lib/husk");
         str_set(&s->socket, "/run/husk.sock");
+        str_set(&s->registries, "/etc/husk/registries");
         str_set(&s->qemu_user, "nobody"); /* a guest that breaks out of QEMU is nobody */
         return;
     }
@@ -153,6 +154,9 @@ static void places_init(struct settings *s)
     s->root = place("XDG_DATA_HOME", data, "husk");
     free(s->socket);
     s->socket = place("XDG_RUNTIME_DIR", run, "husk.sock");
+    CLEANUP_FREE char *config = place("HOME", "", ".config");
+    free(s->registries);
+    s->registries = place("XDG_CONFIG_HOME", config, "husk/registries");
 }
 
 void settings_init(struct settings *s)
