@@ -39,7 +39,22 @@ static struct image *image_make(struct core *core, const struct image *facts,
     return image;
 }
 
-/* The same image again only gains names. Its files are the same, being named by content. */
+/* What came from a registry has a name with the digest of its manifest there, and the blobs that
+ * this names: they count more than those of an archive, which may be packed in another way. */
+static void image_take_files(struct core *core, struct image *image, const struct image *facts)
+{
+    bool from_registry = false;
+
+    STRV_FOREACH(name, facts->names)
+        from_registry = from_registry || strchr(*name, '@');
+    if (!from_registry)
+        return;
+    strv_free(image->files);
+    image->files = strv_copy((const char *const *)facts->files);
+    core_changed(core, &image->object);
+}
+
+/* The same image again only gains names, and perhaps files. */
 void request_image_add(struct core *core, struct request *request)
 {
     const struct image *facts = request->image_new;
@@ -52,6 +67,7 @@ void request_image_add(struct core *core, struct request *request)
         core_answer(core, request->op, error, NULL);
         return;
     }
+    image_take_files(core, image, facts);
     STRV_FOREACH(name, facts->names)
         world_name_image(core->world, image, *name);
     world_tell(core->world, core->wall_ns, &image->object, "Added", "%s", "");
@@ -84,10 +100,20 @@ static char *name_of_request(const struct image *image, const struct request *re
     return strv_contains((const char *const *)image->names, full) ? take(full) : NULL;
 }
 
+/* Names by digest come with a pull; they are not counted where people give names. */
+static size_t tags_count(const struct image *image)
+{
+    size_t count = 0;
+
+    STRV_FOREACH(name, image->names)
+        count += !strchr(*name, '@');
+    return count;
+}
+
 static int image_may_go(const struct image *image, bool by_name, bool force,
                         struct error **ret_error)
 {
-    size_t names = strv_count((const char *const *)image->names);
+    size_t names = tags_count(image);
 
     if (image->users)
         return error_set(ret_error, ERROR_BUSY, 0, "image '%s' is used by %u container%s",
@@ -96,6 +122,39 @@ static int image_may_go(const struct image *image, bool by_name, bool force,
         return error_set(ret_error, ERROR_BUSY, 0, "image '%s' has %zu names: remove it with force",
                          image->id, names);
     return 0;
+}
+
+/* The length of a name's repository: what is before its tag or digest. */
+static size_t repository_length(const char *name)
+{
+    const char *at = strchr(name, '@'), *slash = strrchr(name, '/');
+    const char *colon = at ? NULL : strchr(slash ? slash : name, ':');
+
+    return at ? (size_t)(at - name) : colon ? (size_t)(colon - name) : strlen(name);
+}
+
+static bool same_repository(const char *a, const char *b)
+{
+    size_t length = repository_length(a);
+
+    return length == repository_length(b) && strncmp(a, b, length) == 0;
+}
+
+/* Takes one name off; with the last tag of a repository go its digests. */
+static void image_untag(struct core *core, struct image *image, const char *gone)
+{
+    bool tagged = strchr(gone, '@') != NULL;
+
+    world_unname_image(core->world, image, gone);
+    STRV_FOREACH(name, image->names)
+        tagged = tagged || (!strchr(*name, '@') && same_repository(*name, gone));
+    for (size_t i = 0; !tagged && image->names && image->names[i];) {
+        CLEANUP_FREE char *name = xstrdup(image->names[i]);
+        if (same_repository(name, gone))
+            world_unname_image(core->world, image, name);
+        else
+            i++;
+    }
 }
 
 void request_image_remove(struct core *core, struct request *request)
@@ -108,8 +167,9 @@ void request_image_remove(struct core *core, struct request *request)
         op_add(core, request, &image->object);
         return;
     }
-    if (name && image->names[1]) {
-        world_unname_image(core->world, image, name);
+    size_t others = name ? tags_count(image) - !strchr(name, '@') : 0;
+    if (others > 0) {
+        image_untag(core, image, name);
         core_answer(core, request->op, NULL, &image->object);
         return;
     }
