@@ -10,6 +10,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdio.h>
 
 #include "base/error.h"
 #include "husk/args.h"
@@ -72,6 +73,11 @@ int time_argument(const char *text, char **ret, struct error **ret_error);
 /* "1.11 MB", as Go's units.HumanSize: decimal units, four digits. */
 void size_format(char *ret, size_t size, double bytes);
 
+/* ---- images --------------------------------------------------------------------------------- */
+
+/* Has the daemon get an image, with the user's credentials, and shows how it goes. */
+int image_pull(struct cli *cli, const char *image, bool quiet, FILE *out, struct error **ret_error);
+
 /* ---- status line ---------------------------------------------------------------------------- */
 
 /* While this is set, a wait of more than WAITING_AFTER_MS shows "TEXT… 3 s" on standard error
@@ -110,6 +116,12 @@ int cmd_version(struct cli *cli, const struct args *args, struct error **ret_err
 int cmd_template(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_images(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_load(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_pull(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_push(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_tag(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_history(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_login(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_logout(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_rmi(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_completion(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_help(struct cli *cli, const struct args *args, struct error **ret_error);

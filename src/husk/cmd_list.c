@@ -175,45 +175,113 @@ static void image_time(char *ret, size_t size, const json_t *created)
     strftime(ret, size, "%Y-%m-%d %H:%M:%S", &tm);
 }
 
-/* A row for each name; "docker.io/library/" is left out as everyone does. */
-static void image_rows(struct table *table, const json_t *image)
+/* A name's parts: what is before its tag or digest, and that. */
+static void name_split(const char *name, char **ret_repository, const char **ret_rest)
 {
-    static const char *const none[] = {"<none>:<none>"};
-    const json_t *names = json_object_get(image, "names");
-    size_t count = json_array_size(names);
+    const char *slash = strrchr(name, '/'), *at = strchr(name, '@');
+    const char *end = at ? at : strchr(slash ? slash : name, ':');
+    if (!end)
+        end = name + strlen(name);
+    *ret_repository = xstrndup(name, (size_t)(end - name));
+    *ret_rest = *end ? end + 1 : "<none>";
+}
+
+/* The digest that the image has in that repository; "<none>" if it has none. */
+static const char *image_digest(const json_t *image, const char *repository)
+{
+    const json_t *digests = json_object_get(image, "digests");
+    size_t length = strlen(repository);
+    for (size_t i = 0; i < json_array_size(digests); i++) {
+        const char *name = json_string_value(json_array_get(digests, i));
+        if (strncmp(name, repository, length) == 0 && name[length] == '@')
+            return name + length + 1;
+    }
+    return "<none>";
+}
+
+static void image_row(struct table *table, const json_t *image, const char *repository,
+                      const char *tag)
+{
     char id[SHORT_ID + 1], created[32], size[32];
     image_id_short(id, json_text(image, "id"));
     image_time(created, sizeof(created), json_object_get(image, "created"));
     size_format(size, sizeof(size), json_number_value(json_object_get(image, "size")));
-    for (size_t i = 0; i < (count ? count : 1); i++) {
-        const char *name = count ? json_string_value(json_array_get(names, i)) : none[0];
-        static const char *const usual[] = {"docker.io/library/", "docker.io/"};
-        for (size_t u = 0; u < ARRAY_SIZE(usual); u++)
-            if (str_starts(name, usual[u]))
-                name += strlen(usual[u]);
-        const char *colon = strrchr(name, ':');
-        if (!colon || strchr(colon, '/'))
-            colon = name + strlen(name);
-        CLEANUP_FREE char *repository = xstrndup(name, (size_t)(colon - name));
-        const char *cells[] = {repository, *colon ? colon + 1 : "<none>", id, created, size};
-        table_row(table, cells);
-    }
+    const char *cells[] = {repository, tag, id, created, size};
+    const char *more[] = {repository, tag, image_digest(image, repository), id, created, size};
+    table_row(table, table->columns == ARRAY_SIZE(more) ? more : cells);
 }
 
-static int images_list(struct cli *cli, const struct args *args, struct error **ret_error)
+/* A row for each name by tag; of an image without one, a row for each repository. */
+static void image_rows(struct table *table, const json_t *image)
+{
+    const json_t *names = json_object_get(image, "names");
+    const json_t *digests = json_object_get(image, "digests");
+    const json_t *shown = json_array_size(names) ? names : digests;
+    for (size_t i = 0; i < json_array_size(shown); i++) {
+        CLEANUP_FREE char *repository = NULL;
+        const char *rest;
+        name_split(json_string_value(json_array_get(shown, i)), &repository, &rest);
+        image_row(table, image, repository, shown == names ? rest : "<none>");
+    }
+    if (json_array_size(shown) == 0)
+        image_row(table, image, "<none>", "<none>");
+}
+
+/* reference=PATTERN: of the whole name or of its repository; dangling=true|false. */
+static bool image_matches(const json_t *image, const char *filter)
+{
+    const json_t *names = json_object_get(image, "names");
+    const char *wanted = strchr(filter, '=') + 1;
+    if (str_starts(filter, "dangling="))
+        return (json_array_size(names) == 0) == (strcmp(wanted, "true") == 0);
+    for (size_t i = 0; i < json_array_size(names); i++) {
+        const char *name = json_string_value(json_array_get(names, i)), *rest;
+        CLEANUP_FREE char *repository = NULL;
+        name_split(name, &repository, &rest);
+        if (fnmatch(wanted, name, 0) == 0 || fnmatch(wanted, repository, 0) == 0)
+            return true;
+    }
+    return false;
+}
+
+/* The images that the filters let through; a new reference. */
+static int images_get(struct cli *cli, const struct args *args, json_t **ret,
+                      struct error **ret_error)
+{
+    static const char *const known[] = {"reference", "dangling", NULL};
+    CLEANUP_JSON json_t *answer = NULL;
+    CLEANUP_STRV char **filters = args_all(args, "filter");
+    if (filters_check(filters, known, ret_error) < 0 ||
+        daemon_json(cli, "GET", "/list?item=image&format=json", NULL, &answer, ret_error) < 0)
+        return -1;
+    const json_t *items = json_object_get(answer, "items");
+    *ret = json_array();
+    for (size_t i = 0; i < json_array_size(items); i++) {
+        json_t *image = json_array_get(items, i);
+        bool wanted = true;
+        STRV_FOREACH(filter, filters)
+            wanted = wanted && image_matches(image, *filter);
+        if (wanted)
+            json_array_append(*ret, image);
+    }
+    return 0;
+}
+
+static int images_print(const struct args *args, const json_t *images)
 {
     static const char *const titles[] = {"REPOSITORY", "TAG", "IMAGE ID", "CREATED",
                                          "VIRTUAL SIZE"};
-    CLEANUP_JSON json_t *images = NULL;
-    CLEANUP_TABLE struct table table = {.columns = ARRAY_SIZE(titles)};
-    if (items_get(cli, args, "image", &images, ret_error) < 0)
-        return -1;
+    static const char *const with_digests[] = {"REPOSITORY", "TAG",     "DIGEST",
+                                               "IMAGE ID",   "CREATED", "VIRTUAL SIZE"};
+    bool digests = args_has(args, "digests");
+    CLEANUP_TABLE struct table table = {.columns = digests ? ARRAY_SIZE(with_digests)
+                                                           : ARRAY_SIZE(titles)};
     if (wants_json(args)) {
         json_print(images);
         return 0;
     }
     if (!args_has(args, "quiet"))
-        table_row(&table, titles);
+        table_row(&table, digests ? with_digests : titles);
     for (size_t i = 0; i < json_array_size(images); i++) {
         const json_t *image = json_array_get(images, i);
         char id[SHORT_ID + 1];
@@ -229,7 +297,10 @@ static int images_list(struct cli *cli, const struct args *args, struct error **
 
 int cmd_images(struct cli *cli, const struct args *args, struct error **ret_error)
 {
-    return images_list(cli, args, ret_error);
+    CLEANUP_JSON json_t *images = NULL;
+    if (images_get(cli, args, &images, ret_error) < 0)
+        return -1;
+    return images_print(args, images);
 }
 
 int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error)
@@ -237,8 +308,11 @@ int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error)
     CLEANUP_JSON json_t *items = NULL;
     const char *item = str_or(args->words[0], "pod");
     const struct kind *kind = kind_find(item);
-    if (strcasecmp(item, "image") == 0)
-        return images_list(cli, args, ret_error);
+    if (strcasecmp(item, "image") == 0) {
+        if (items_get(cli, args, "image", &items, ret_error) < 0)
+            return -1;
+        return images_print(args, items);
+    }
     if (!kind)
         return error_set(ret_error, ERROR_INVALID, 0, "Error, the %s can not support %s list!",
                          cli->program, item);

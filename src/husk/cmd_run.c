@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/str.h"
 #include "husk/cli.h"
@@ -21,30 +22,81 @@ static double now_ms(void)
 
 /* ---- creating ------------------------------------------------------------------------------- */
 
-/* "No such image" tells what is wrong, but not what to do. */
-static int image_missing(struct error **error, const char *image, struct error **ret_error)
+/* The names of the images of a pod or a container. */
+static const char *spec_image(const json_t *spec, size_t index)
 {
-    if (!error_is(*error, ERROR_NOT_FOUND) || !strcasestr(error_message(*error), "image"))
-        return error_move(ret_error, error);
-    if (image)
-        return error_set(ret_error, ERROR_NOT_FOUND, 0,
-                         "image '%s' is not here; load it with 'husk load -i FILE'", image);
-    return error_set(ret_error, ERROR_NOT_FOUND, 0, "%s; load it with 'husk load -i FILE'",
-                     error_message(*error));
+    const json_t *containers = json_object_get(spec, "containers");
+    if (!containers)
+        return index == 0 ? json_string_value(json_object_get(spec, "image")) : NULL;
+    return json_string_value(json_object_get(json_array_get(containers, index), "image"));
+}
+
+static size_t spec_image_count(const json_t *spec)
+{
+    const json_t *containers = json_object_get(spec, "containers");
+    return containers ? json_array_size(containers) : 1;
+}
+
+/* Progress goes to standard error: standard output is the container's. */
+static int images_pull(struct cli *cli, const json_t *spec, const char *only,
+                       struct error **ret_error)
+{
+    for (size_t i = 0; i < spec_image_count(spec); i++) {
+        const char *image = spec_image(spec, i);
+        if (!image || (only && !str_eq(image, only)))
+            continue;
+        bool quiet = !isatty(STDERR_FILENO);
+        if (image_pull(cli, image, quiet, stderr, ret_error) < 0)
+            return -1;
+    }
+    return 0;
+}
+
+static bool says_missing(const struct error *error, const char *image)
+{
+    CLEANUP_FREE char *quoted = str_printf("'%s'", str_or(image, ""));
+    return error_is(error, ERROR_NOT_FOUND) && strcasestr(error_message(error), "image") &&
+           strstr(error_message(error), quoted);
+}
+
+/* The image that the daemon said it has not; NULL if it said something else. */
+static const char *image_missing(const struct error *error, const json_t *spec)
+{
+    for (size_t i = 0; i < spec_image_count(spec); i++)
+        if (says_missing(error, spec_image(spec, i)))
+            return spec_image(spec, i);
+    return NULL;
+}
+
+/* POSTs until no image is missing: each may be, and each is pulled once. */
+static int object_post(struct cli *cli, const char *target, const json_t *spec, bool pull,
+                       json_t **ret, struct error **ret_error)
+{
+    for (size_t tries = 0;; tries++) {
+        CLEANUP_ERROR struct error *error = NULL;
+        if (daemon_json(cli, "POST", target, spec, ret, &error) == 0)
+            return 0;
+        const char *image = image_missing(error, spec);
+        if (!image || tries == spec_image_count(spec))
+            return error_move(ret_error, &error);
+        if (!pull)
+            return error_set(ret_error, ERROR_NOT_FOUND, 0,
+                             "image '%s' is not here; get it with 'husk pull %s'", image, image);
+        if (images_pull(cli, spec, image, ret_error) < 0)
+            return -1;
+    }
 }
 
 /* POSTs a pod or container; *ret_id is owned by the caller. */
-static int object_create(struct cli *cli, const char *target, const json_t *spec, char **ret_id,
-                         struct error **ret_error)
+static int object_create(struct cli *cli, const struct args *args, const char *target,
+                         const json_t *spec, char **ret_id, struct error **ret_error)
 {
-    CLEANUP_ERROR struct error *error = NULL;
     CLEANUP_JSON json_t *answer = NULL;
-    const char *image = json_string_value(json_object_get(spec, "image"));
-    const json_t *containers = json_object_get(spec, "containers");
-    if (!image && json_array_size(containers) == 1)
-        image = json_string_value(json_object_get(json_array_get(containers, 0), "image"));
-    if (daemon_json(cli, "POST", target, spec, &answer, &error) < 0)
-        return image_missing(&error, image, ret_error);
+    const char *pull = str_or(args_text(args, "pull"), "missing");
+    if (strcmp(pull, "always") == 0 && images_pull(cli, spec, NULL, ret_error) < 0)
+        return -1;
+    if (object_post(cli, target, spec, strcmp(pull, "never") != 0, &answer, ret_error) < 0)
+        return -1;
     const char *id = json_text(answer, "ID");
     if (!*id)
         return error_set(ret_error, ERROR_CORRUPT, 0, "huskd did not tell the new id");
@@ -81,16 +133,17 @@ static int container_create(struct cli *cli, const struct args *args, struct err
         return -1;
     if (args_has(args, "restart"))
         json_object_set_new(spec, "restartPolicy", json_string(args_text(args, "restart")));
-    if (object_create(cli, target, spec, &id, ret_error) < 0)
+    if (object_create(cli, args, target, spec, &id, ret_error) < 0)
         return -1;
     printf("Container ID is %s\n", id);
     return 0;
 }
 
-static int pod_create(struct cli *cli, json_t *spec, struct error **ret_error)
+static int pod_create(struct cli *cli, const struct args *args, json_t *spec,
+                      struct error **ret_error)
 {
     CLEANUP_FREE char *id = NULL;
-    if (object_create(cli, "/pod/create", spec, &id, ret_error) < 0)
+    if (object_create(cli, args, "/pod/create", spec, &id, ret_error) < 0)
         return -1;
     printf("Pod ID is %s\n", id);
     return 0;
@@ -103,7 +156,7 @@ int cmd_create(struct cli *cli, const struct args *args, struct error **ret_erro
         return container_create(cli, args, ret_error);
     if (pod_describe(cli, args, &spec, ret_error) < 0)
         return -1;
-    return pod_create(cli, spec, ret_error);
+    return pod_create(cli, args, spec, ret_error);
 }
 
 int cmd_create_pod(struct cli *cli, const struct args *args, struct error **ret_error)
@@ -111,7 +164,7 @@ int cmd_create_pod(struct cli *cli, const struct args *args, struct error **ret_
     CLEANUP_JSON json_t *spec = NULL;
     if (spec_podfile(args, args->words[0], &spec, ret_error) < 0)
         return -1;
-    return pod_create(cli, spec, ret_error);
+    return pod_create(cli, args, spec, ret_error);
 }
 
 /* ---- running -------------------------------------------------------------------------------- */
@@ -292,7 +345,7 @@ static int run_spec(struct cli *cli, const struct args *args, const json_t *spec
         return error_set(ret_error, ERROR_INVALID, 0,
                          "option '--rm' needs an attached container: leave out '--detach'%s",
                          args_has(args, "podfile") ? " and give '--attach'" : "");
-    if (object_create(cli, "/pod/create", spec, &pod, ret_error) < 0)
+    if (object_create(cli, args, "/pod/create", spec, &pod, ret_error) < 0)
         return -1;
     timeline_mark(&timeline, "husk: created");
     struct run run = {.cli = cli,

@@ -120,6 +120,8 @@ static void request_format(struct buf *out, const struct http_request *request)
     buf_append_str(out, "Accept: application/json\r\n");
     if (request->type)
         buf_printf(out, "Content-Type: %s\r\n", request->type);
+    if (request->header)
+        buf_printf(out, "%s\r\n", request->header);
     if (request->chunked)
         buf_append_str(out, "Transfer-Encoding: chunked\r\n");
     else if (request->size || strcmp(request->method, "POST") == 0)

@@ -41,6 +41,7 @@ struct http_request {
     const char *method;
     const char *target; /* path and query */
     const char *type;   /* Content-Type of the body, NULL if there is none */
+    const char *header; /* one more line of the head, NULL: none */
     const char *body;
     size_t size;
     bool chunked; /* the body follows by http_send(), in chunks of the caller's; no_wait is implied

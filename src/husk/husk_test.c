@@ -190,6 +190,8 @@ static void a_name_is_made_from_the_image(void **state)
     CLEANUP_FREE char *name = spec_name("docker.io/library/busybox:1.2");
     assert_int_equal(strlen(name), strlen("busybox-1.2-") + 10);
     assert_true(str_starts(name, "busybox-1.2-"));
+    CLEANUP_FREE char *bare = spec_name("h:5000/busybox@sha256:00");
+    assert_int_equal(strlen(bare), strlen("busybox-") + 10);
 }
 
 static void times_are_understood_in_three_ways(void **state)

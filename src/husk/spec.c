@@ -106,10 +106,13 @@ int env_all(const struct args *args, char ***ret, struct error **ret_error)
 
 char *spec_name(const char *image)
 {
-    enum { DIGITS = 10 };
+    enum { DIGITS = 10, BASE_MAX = 50 };
     char digits[DIGITS + 1];
     const char *slash = strrchr(image, '/');
-    CLEANUP_FREE char *base = xstrdup(slash ? slash + 1 : image);
+    const char *last = slash ? slash + 1 : image;
+    /* A digest says nothing to people. */
+    size_t length = strcspn(last, "@");
+    CLEANUP_FREE char *base = xstrndup(last, length < BASE_MAX ? length : BASE_MAX);
     for (char *at = base; *at; at++)
         if (!isalnum((unsigned char)*at) && !strchr("._-", *at))
             *at = '-';

@@ -64,7 +64,7 @@ enum option_type {
 };
 
 struct option {
-    uint32_t verbs; /* bit 1 << verb_id */
+    uint64_t verbs; /* bit 1 << verb_id */
     char letter;    /* 0 if there is none */
     const char *name;
     const char *argument; /* NULL for a flag */

@@ -6,9 +6,9 @@
 #include "base/str.h"
 #include "husk/cli.h"
 
-#define V(upper) (1U << VERB_##upper)
+#define V(upper) (1ULL << VERB_##upper)
 #define MAKE     (V(RUN) | V(CREATE))
-#define V_ALL    ((1U << VERB_COUNT) - 1)
+#define V_ALL    ((1ULL << VERB_COUNT) - 1)
 
 const struct option OPTIONS[] = {
 #define OPTION(verbs, letter, name, argument, type, many, help)                                    \
@@ -18,7 +18,7 @@ const struct option OPTIONS[] = {
 };
 const size_t OPTION_COUNT = ARRAY_SIZE(OPTIONS);
 
-_Static_assert(VERB_COUNT < 32, "a verb is a bit of struct option's verbs");
+_Static_assert(VERB_COUNT < 64, "a verb is a bit of struct option's verbs");
 
 static struct verb verbs[VERB_COUNT] = {
 #define VERB(upper, name, alias, arguments, object, right, help)                                   \
@@ -160,6 +160,36 @@ static const struct more {
      "husk load -i busybox.tar  load an image\n"
      "skopeo copy docker://alpine docker-archive:/dev/stdout:alpine:latest | husk load  without a "
      "file\n"},
+    {VERB_PULL, 1, 1, false, cmd_pull,
+     "Gets the image for this machine from the registry that its name begins with, docker.io if it "
+     "names none. Layers that are here are not fetched again, and a pull that was interrupted goes "
+     "on where it stopped. Credentials are those of ~/.docker/config.json, else those of 'husk "
+     "login'.",
+     "husk pull busybox  the newest busybox of docker.io\n"
+     "husk pull -q ghcr.io/user/app:1.2  in a script\n"
+     "husk pull app@sha256:3fbc632167424a6d997e74f52b878d7cc478225cffac6bc977eedfe51c7f4e79  by "
+     "digest\n"},
+    {VERB_PUSH, 1, 1, false, cmd_push,
+     "Puts an image into the registry that its name begins with, under that name. Layers that are "
+     "there already are not sent, and those that another repository of the registry has are "
+     "mounted from it. Nothing is packed again: digests stay what they are.",
+     "husk tag app registry.example/user/app:1.2  give it the name it shall have there\n"
+     "husk push registry.example/user/app:1.2  and send it\n"},
+    {VERB_TAG, 2, 2, false, cmd_tag,
+     "Gives an image one more name; if another image has that name, it loses it.",
+     "husk tag busybox:latest registry.example/tools/busybox:1  a name in a registry\n"},
+    {VERB_HISTORY, 1, 1, false, cmd_history,
+     "Prints the steps that the image says it was made by, the last one first.",
+     "husk history busybox  what is in it, and why\n"},
+    {VERB_LOGIN, 0, 1, false, cmd_login,
+     "Tries a user's name and password at a registry, docker.io if none is named, and has the "
+     "daemon keep them, in a file that only it can read, for every pull and push that brings none "
+     "of its own.",
+     "husk login registry.example  asks for name and password\n"
+     "husk login -u ann --password-stdin registry.example < secret  in a script\n"},
+    {VERB_LOGOUT, 0, 1, false, cmd_logout,
+     "Has the daemon forget what it was told by 'husk login'.",
+     "husk logout registry.example  forget\n"},
     {VERB_RMI, 1, WORDS_ANY, false, cmd_rmi, "Removes images. One that a pod uses is refused.",
      "husk rmi busybox  remove an image\n"},
     {VERB_COMPLETION, 1, 1, false, cmd_completion,

@@ -183,3 +183,17 @@ int ask_vm_kill(struct call *call, struct request *request, struct error **ret_e
     request->vm = call->vm->object.ref;
     return 0;
 }
+
+int ask_image_tag(struct call *call, struct request *request, struct error **ret_error)
+{
+    request->kind = REQ_IMAGE_TAG;
+    request->image = call->image->object.ref;
+    request->name = call_query(call, "name");
+    if (!request->name)
+        return error_set(ret_error, ERROR_INVALID, 0, "'name' is missing in the query");
+    if (strchr(request->name, '@'))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "'%.200s' is no tag: a digest is not given, it follows from the image",
+                         request->name);
+    return 0;
+}

@@ -19,6 +19,7 @@ enum verb {
 
 struct process_session;
 struct template_build;
+struct transfer;
 struct call;
 
 struct api {
@@ -38,6 +39,7 @@ struct api {
     struct log_watch *log_watch;
     struct process_session *sessions;
     struct template_build *builds; /* requests that wait for a template */
+    struct transfer *transfers;    /* pulls and pushes that are under way */
 };
 
 /* A request that is being answered. */

@@ -286,11 +286,16 @@ void look_images(struct call *call)
         const unsigned long long size = image->size_bytes;
         if (image->state != IMAGE_PRESENT)
             continue;
-        if (!image->names && !wanted)
+        bool tagged = false;
+        STRV_FOREACH(name, image->names)
+            tagged = tagged || !strchr(*name, '@');
+        if (!tagged && !wanted)
             json_array_append_new(
                 list, line_json(str_printf("<none>:<none>:%s:%lld:%llu", id, created, size)));
         STRV_FOREACH(name, image->names) {
             CLEANUP_FREE char *familiar = image_name_short(*name);
+            if (strchr(familiar, '@')) /* its line would have a colon too many */
+                continue;
             const char *base = strrchr(familiar, '/');
             const char *tag = strchr(base ? base : familiar, ':');
             CLEANUP_FREE char *repository =

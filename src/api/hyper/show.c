@@ -99,15 +99,24 @@ void show_vm(const struct api *api, const struct vm *vm, struct buf *out)
     show_time(out, "created", vm->created_ns);
 }
 
+/* Its names by tag, or those by digest. */
+static void show_image_names(const struct image *image, const char *key, bool digests,
+                             struct buf *out)
+{
+    json_open(out, key, '[');
+    STRV_FOREACH(name, image->names) {
+        CLEANUP_FREE char *familiar = image_name_short(*name);
+        if (digests == (strchr(familiar, '@') != NULL))
+            json_text(out, NULL, familiar);
+    }
+    json_close(out, ']');
+}
+
 void show_image(const struct api *api, const struct image *image, struct buf *out)
 {
     json_text(out, "id", image->id);
-    json_open(out, "names", '[');
-    STRV_FOREACH(name, image->names) {
-        CLEANUP_FREE char *familiar = image_name_short(*name);
-        json_text(out, NULL, familiar);
-    }
-    json_close(out, ']');
+    show_image_names(image, "names", false, out);
+    show_image_names(image, "digests", true, out);
     show_time(out, "created", image->created_ns);
     json_number(out, "size", (int64_t)image->size_bytes);
 }
