@@ -115,17 +115,12 @@ void boot_devices(void)
         closedir(dir);
 }
 
-/* Not the total: what the kernel holds already, or keeps free for itself, no limit could give. */
-static uint64_t memory_available(void)
-{
-    CLEANUP_FREE char *text = file_read("/proc/meminfo", 256);
-    const char *at = text ? strstr(text, "MemAvailable:") : NULL;
-    return at ? strtoull(at + strlen("MemAvailable:"), NULL, 10) << 10 : 0;
-}
-
 void boot_cgroups(void)
 {
-    uint64_t memory = memory_available(), threads = file_number("/proc/sys/kernel/threads-max");
+    /* Not the total: what the kernel holds already, or keeps free for itself, no limit could give.
+     */
+    uint64_t memory = memory_bytes("MemAvailable"),
+             threads = file_number("/proc/sys/kernel/threads-max");
 
     memory = memory > 2ULL * MEMORY_RESERVE ? memory - MEMORY_RESERVE : memory / 2;
     threads = threads > 2ULL * THREADS_RESERVE ? threads - THREADS_RESERVE : threads / 2;

@@ -15,6 +15,7 @@
 
 enum {
     CONTAINERS_MAX = 256,
+    START_MEMORY = 8 << 20,   /* bytes, most of it for a moment only */
     DISK_DEADLINE_MS = 10000, /* for a disk to appear */
     DISK_LOOK_MS = 500,       /* without news, then the hosts are asked */
     CLEAR_DEADLINE_MS = 5000, /* for an ended container's mounts to go */
@@ -87,8 +88,26 @@ static int container_spawn(struct container *c, struct error **ret_error)
     return process_start(&launch, c->stream, s->seq, ret_error);
 }
 
+/* What a start takes is in part not counted as the container's: without it the whole guest would be
+ * busy with looking for memory, and answer nothing. */
+static int memory_check(const struct container *c, struct error **ret_error)
+{
+    if (c == containers && !c->next)
+        return 0; /* alone: the VM was made for it */
+    uint64_t available = memory_bytes("MemAvailable");
+    if (available >= START_MEMORY)
+        return 0;
+    return error_set(ret_error, ERROR_LIMIT, 0,
+                     "no memory for another container: %u of the VM's %u MiB are available, and a "
+                     "start may take %u; give the pod more memory, or fewer containers",
+                     (unsigned)(available >> 20), (unsigned)(memory_bytes("MemTotal") >> 20),
+                     START_MEMORY >> 20);
+}
+
 static int container_run(struct container *c, struct error **ret_error)
 {
+    if (memory_check(c, ret_error) < 0)
+        return -1;
     if (container_spawn(c, ret_error) < 0)
         return -1;
     process_credit(process_find(c->stream), WIRE_STDOUT, c->out_credit);

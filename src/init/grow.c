@@ -28,24 +28,17 @@ static uint64_t memory_known; /* bytes, in the limits */
 static uint32_t cpus_expected;
 static struct alarm cpus_alarm;
 
-static uint64_t memory_total(void)
-{
-    CLEANUP_FREE char *text = file_read("/proc/meminfo", 64);
-    const char *at = text ? strstr(text, "MemTotal:") : NULL;
-    return at ? strtoull(at + strlen("MemTotal:"), NULL, 10) << 10 : 0;
-}
-
 void grow_open(void)
 {
     file_write("/sys/devices/system/memory/auto_online_blocks", "online");
-    memory_known = memory_total();
+    memory_known = memory_bytes("MemTotal");
 }
 
 /* ---- memory --------------------------------------------------------------------------------- */
 
 static void memory_look(void)
 {
-    uint64_t total = memory_total();
+    uint64_t total = memory_bytes("MemTotal");
     if (total <= memory_known)
         return;
     uint64_t more = total - memory_known, threads = file_number(THREADS_MAX);

@@ -12,7 +12,7 @@
 #include "base/buf.h"
 #include "base/str.h"
 
-enum { LINE_MAX_BYTES = 1024, FILE_PIECE = 4096 };
+enum { LINE_MAX_BYTES = 1024, FILE_PIECE = 4096, MEMINFO_MAX = 256 };
 
 static void (*say_sink)(int level, const char *line);
 
@@ -77,6 +77,13 @@ uint64_t file_number(const char *path)
 {
     CLEANUP_FREE char *text = file_read(path, FILE_PIECE);
     return text ? strtoull(text, NULL, 10) : 0;
+}
+
+uint64_t memory_bytes(const char *what)
+{
+    CLEANUP_FREE char *text = file_read("/proc/meminfo", MEMINFO_MAX);
+    const char *at = text ? strstr(text, what) : NULL;
+    return at ? strtoull(at + strlen(what) + 1, NULL, 10) << 10 : 0;
 }
 
 int mkdir_all(const char *path, mode_t mode)

@@ -22,6 +22,9 @@ char *file_read_at(int dir, const char *path, size_t max);
 /* A number in a file, 0 if there is none. */
 uint64_t file_number(const char *path);
 
+/* "MemTotal" or "MemAvailable" of the guest. */
+uint64_t memory_bytes(const char *what);
+
 /* Makes a directory and those above it; one that is there is fine. */
 int mkdir_all(const char *path, mode_t mode);
 
