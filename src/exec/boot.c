@@ -114,8 +114,11 @@ static void spawn_finished(struct link *link, const struct error *error)
                                    .qemu_pid = link->qemu_pid,
                                    .template = *link->template ? link->template : NULL};
     struct template *blamed = template_find(link->exec, link->blamed);
-    if (error && blamed)
+    if (blamed && error)
         template_absolve(blamed);
+    else if (blamed)
+        template_convict(blamed);
+    link->blamed[0] = '\0';
     boot_over(link, !error);
     if (!error && link->why_cold && task)
         core_vm_event(exec_core(link->exec), link->ref, "ColdBoot", link->why_cold);

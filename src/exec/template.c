@@ -1,16 +1,11 @@
 #include "exec/template.h"
 
 #include <assert.h>
-#include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/file.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 #include <utlist.h>
@@ -23,12 +18,7 @@ enum {
     PAUSE_DOUBLINGS = 7,
     USED_STEP_S = 60,        /* files are told of a use so often */
     EVICT_AFTER_S = 10 * 60, /* a template that was used since gives way to no other */
-    RANDOM_LETTERS = 10,
-    MEMORY_SPARE = 64 << 20, /* left to the host beside a new template */
 };
-
-#define STAGE_PREFIX  ".new-"
-#define DOOMED_PREFIX ".old-"
 
 static const char *template_state_name(enum template_state state)
 {
@@ -210,6 +200,16 @@ void template_absolve(struct template *t)
     template_turn_ready(t, memory_take(t), t->disk_bytes);
 }
 
+void template_convict(struct template *t)
+{
+    if (t->state != TEMPLATE_BAD)
+        return;
+    memory_drop(t);
+    t->disk_bytes = 0;
+    t->files_doomed = true;
+    files_check_doom(t);
+}
+
 /* ---- bounds --------------------------------------------------------------------------------- */
 
 /* The one that was not used for the longest time, of those that are not in use and not `keep`. */
@@ -258,7 +258,6 @@ void template_made(struct template *t, int memory, uint64_t disk_bytes, const st
     if (error) {
         template_turn_bad(t, error_message(error));
     } else {
-        t->failures = 0;
         template_files_look(t);
         template_turn_ready(t, memory, disk_bytes);
         log_info("template '%s' is ready: %" PRIu64 " MiB of files", t->id, disk_bytes >> 20);

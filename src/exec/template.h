@@ -110,6 +110,9 @@ void template_clone_ends(struct template *t, bool hello);
 void template_blame(struct template *t, const char *why);
 /* The cold boot failed too: it was not the template. */
 void template_absolve(struct template *t);
+/* The cold boot did not fail: it was the template. Nobody, not even the next daemon, uses its files
+ * again. */
+void template_convict(struct template *t);
 
 /* What became of its making: takes the memory (-1 with an error). */
 void template_made(struct template *t, int memory, uint64_t disk_bytes, const struct error *error);

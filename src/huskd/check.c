@@ -70,15 +70,15 @@ static void check_accel(struct check *c)
 }
 
 /* The nearest directory that exists must be writable. */
-static void check_root(struct check *c)
+static void check_directory(struct check *c, const char *what, const char *directory)
 {
-    CLEANUP_FREE char *path = xstrdup(c->places.root);
+    CLEANUP_FREE char *path = xstrdup(directory);
     struct statvfs space;
     char *slash;
     while (access(path, F_OK) < 0 && (slash = strrchr(path, '/')) && slash != path)
         *slash = '\0';
     if (access(path, W_OK | X_OK) < 0) {
-        found(c, false, "root", c->places.root, strerror(errno));
+        found(c, false, what, directory, strerror(errno));
         return;
     }
     CLEANUP_FREE char *room =
@@ -86,7 +86,34 @@ static void check_root(struct check *c)
             ? xstrdup("")
             : str_printf("%llu MiB free",
                          (unsigned long long)space.f_bavail * space.f_frsize >> 20);
-    found(c, true, "root", c->places.root, room);
+    found(c, true, what, directory, room);
+}
+
+/* Huge pages are there only if the administrator has set them aside. */
+static void check_huge_pages(struct check *c)
+{
+    char line[128];
+    unsigned long long pages = 0, kib = 0;
+    FILE *f = fopen("/proc/meminfo", "re");
+    while (f && fgets(line, sizeof(line), f)) {
+        sscanf(line, "HugePages_Total: %llu", &pages);
+        sscanf(line, "Hugepagesize: %llu", &kib);
+    }
+    if (f)
+        fclose(f);
+    CLEANUP_FREE char *there = str_printf("%llu MiB of huge pages", pages * kib >> 10);
+    found(c, pages > 0, "memory of templates", c->settings->template_memory,
+          pages > 0 ? there : "no huge pages are set aside: see vm.nr_hugepages of sysctl(8)");
+}
+
+static void check_templates(struct check *c)
+{
+    CLEANUP_FREE char *usual = str_printf("%s/templates", c->places.root);
+    if (!str_eq(c->settings->templates, "on"))
+        return;
+    check_directory(c, "templates", str_or(c->places.templates, usual));
+    if (str_eq(c->settings->template_memory, "hugetlb"))
+        check_huge_pages(c);
 }
 
 /* That a file is not there was said before. */
@@ -120,7 +147,8 @@ unsigned check_host(const struct settings *settings, FILE *out)
     check_programs(&c);
     check_guest(&c);
     check_accel(&c);
-    check_root(&c);
+    check_directory(&c, "root", c.places.root);
+    check_templates(&c);
     check_user(&c);
     places_done(&c.places);
     return c.problems;

@@ -88,8 +88,11 @@ void qemu_freeze(struct hyper *h, int fd, hyper_done *done, void *arg)
 
 /* ---- clone ---------------------------------------------------------------------------------- */
 
+/* A connection that ends is QEMU's end, and what that says of itself is better. */
 static void clone_failed(struct hyper *h, const struct error *error)
 {
+    if (error->kind == ERROR_UNAVAILABLE)
+        return;
     if (!h->failed)
         h->failed = xstrdup(error->message);
     child_kill(h->child, SIGKILL);
