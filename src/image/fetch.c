@@ -221,6 +221,8 @@ int fetches_step(struct fetches *all, struct error **ret_error)
             return error_move(ret_error, &fetch->error);
         running += fetch->state == FETCH_RUNS;
     }
+    if (all->ending)
+        return running;
     for (size_t i = 0; i < all->count; i++) {
         struct fetch *fetch = &all->items[i];
         if (fetch->state == FETCH_WAITS && running < PULL_PARALLEL && now >= fetch->not_before_ms &&

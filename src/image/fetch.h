@@ -34,13 +34,14 @@ struct fetches {
     void *arg;
     struct fetch *items; /* made at once: pointers to them stay */
     size_t count;
-    bool keep;
+    bool ending; /* nothing is begun any more */
 };
 
 /* Adds a blob, unless it is there already. At most FETCHES_MAX. */
 void fetches_add(struct fetches *all, const struct descriptor *d, bool shown);
 const struct fetch *fetches_find(const struct fetches *all, const char *hex);
-/* Begins what can be begun. Returns how many are not whole; -1: one has failed. */
+/* Begins what can be begun. Returns how many are not whole (of an ending: how many are under way);
+ * -1: one has failed. */
 int fetches_step(struct fetches *all, struct error **ret_error);
 /* Gives all of them their places. */
 int fetches_place(struct fetches *all, struct placing *placing, struct error **ret_error);

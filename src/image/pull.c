@@ -48,7 +48,8 @@ struct pulling {
         int64_t told_ms;
         bool done;
     } * extractions;
-    int prepare_fd; /* -1: none is under way */
+    int prepare_fd;           /* -1: none is under way */
+    struct error *unprepared; /* why the root cannot be prepared */
     char *fresh;
     uint64_t root_size;
     char **files;
@@ -282,6 +283,16 @@ static int preparation_attend(struct pulling *p, struct error **ret_error)
     }
 }
 
+/* The preparation reads layers that are not verified yet. If it finds something wrong, what is
+ * under way comes to its end first: if that has the wrong digest, this is what is wrong. */
+static void preparation_check(struct pulling *p)
+{
+    if (p->prepare_fd < 0 || preparation_attend(p, &p->unprepared) == 0)
+        return;
+    p->prepare_fd = -1;
+    p->fetches.ending = true;
+}
+
 /* Until the blobs are here and the root is prepared. */
 static int work_until_done(struct pulling *p, struct error **ret_error)
 {
@@ -290,12 +301,14 @@ static int work_until_done(struct pulling *p, struct error **ret_error)
         int left = fetches_step(&p->fetches, ret_error);
         if (left < 0)
             return -1;
+        if (left == 0 && p->unprepared)
+            return error_move(ret_error, &p->unprepared);
         if (left == 0 && p->prepare_fd < 0)
             return 0;
         if (registry_run(p->registry, &fd, p->prepare_fd >= 0, TICK_MS, ret_error) < 0 ||
-            (p->prepare_fd >= 0 && preparation_attend(p, ret_error) < 0) ||
             p->pull->check(p->pull->arg, ret_error) < 0)
             return -1;
+        preparation_check(p);
     }
 }
 
@@ -482,6 +495,7 @@ static int pull_from(const struct image_pull *pull, const char *host,
     image_config_done(&p.config);
     reference_done(&p.ref);
     strv_free(p.files);
+    error_free(p.unprepared);
     free(p.layers);
     free(p.extractions);
     free(p.config_text);

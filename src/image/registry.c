@@ -427,7 +427,8 @@ static int curl_error(struct transfer *t, CURLcode code, struct error **ret_erro
         return error_set(ret_error, ERROR_CORRUPT, 0, "it redirects more than %d times",
                          REGISTRY_REDIRECTS_MAX);
     case CURLE_UNSUPPORTED_PROTOCOL:
-        return error_set(ret_error, ERROR_DENIED, 0, "it redirects to where there is no TLS");
+        return error_set(ret_error, ERROR_DENIED, 0,
+                         "it redirects to a protocol that is not allowed");
     case CURLE_OUT_OF_MEMORY: /* what libcurl says of a header that it cannot hold */
         return error_set(ret_error, ERROR_TOO_LARGE, 0, "the head of its answer is too large");
     case CURLE_SSL_CONNECT_ERROR:
@@ -451,7 +452,7 @@ static bool scheme_moves_on(struct transfer *t, CURLcode code)
 {
     struct registry *r = t->registry;
     bool hung_up = code == CURLE_RECV_ERROR || code == CURLE_GOT_NOTHING ||
-                   code == CURLE_UNSUPPORTED_PROTOCOL || code == CURLE_WEIRD_SERVER_REPLY ||
+                   code == CURLE_WEIRD_SERVER_REPLY ||
                    (code == CURLE_COULDNT_CONNECT && !strchr(r->host, ':'));
 
     if (r->scheme != SCHEME_UNKNOWN)
