@@ -149,6 +149,8 @@ bool vm_is_unused(const struct core *core, const struct vm *vm);
 /* It is cleaned away, and its pod, whose start goes on, gets another one. */
 void vm_replace(struct core *core, struct vm *vm, const char *reason);
 void vm_dead(struct core *core, struct vm *vm, const char *reason);
+/* A VM that is turned off: its pod, none of whose containers is up, goes on without it. */
+void vm_let_go(struct core *core, struct vm *vm);
 void vm_take(struct core *core, struct vm *vm, struct pod *pod);
 void vm_leave(struct core *core, struct vm *vm, struct pod *pod);
 /* A pod was placed in it. */

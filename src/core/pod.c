@@ -231,6 +231,16 @@ static enum progress step_leave(struct core *core, struct pod *pod)
     return WAIT;
 }
 
+/* Of a pod that is removed nothing is left in the VM once all ends are known: it need not wait for
+ * QEMU's memory to be freed. */
+static bool pod_may_go_ahead(const struct pod *pod)
+{
+    POD_FOREACH_CTR(c, pod)
+        if (ctr_is_up(c))
+            return false;
+    return pod->want == POD_WANT_GONE && !pod->effect;
+}
+
 static enum progress step_off(struct core *core, struct pod *pod)
 {
     struct vm *vm = world_vm(core->world, pod->vm);
@@ -239,7 +249,10 @@ static enum progress step_off(struct core *core, struct pod *pod)
         return DONE;
     if (vm->state != VM_STOPPING)
         vm_begin_stop(core, vm, pod->grace_ms ? VM_OFF_GRACE_MS : 0, NULL);
-    return WAIT;
+    if (!pod_may_go_ahead(pod))
+        return WAIT;
+    vm_let_go(core, vm);
+    return DONE;
 }
 
 /* After a failure: those that their policy lets run again keep their wish. */

@@ -160,6 +160,16 @@ static void vm_lose_containers(struct core *core, struct vm *vm)
     core_changed(core, &pod->object);
 }
 
+void vm_let_go(struct core *core, struct vm *vm)
+{
+    struct pod *pod = world_pod(core->world, vm->pod);
+
+    vm_lose_containers(core, vm);
+    pod->vm = REF_NONE;
+    vm->pod = REF_NONE;
+    core_changed(core, &vm->object);
+}
+
 void vm_dead(struct core *core, struct vm *vm, const char *reason)
 {
     pod_loses_vm(core, vm, reason);

@@ -87,21 +87,19 @@ static int object_post(struct cli *cli, const char *target, const json_t *spec, 
     }
 }
 
-/* POSTs a pod or container; *ret_id is owned by the caller. */
+/* POSTs a pod or container. The answer, which the caller drops, has its ID. */
 static int object_create(struct cli *cli, const struct args *args, const char *target,
-                         const json_t *spec, char **ret_id, struct error **ret_error)
+                         const json_t *spec, json_t **ret, struct error **ret_error)
 {
-    CLEANUP_JSON json_t *answer = NULL;
     const char *pull = str_or(args_text(args, "pull"), "missing");
     if (strcmp(pull, "always") == 0 && images_pull(cli, spec, NULL, ret_error) < 0)
         return -1;
-    if (object_post(cli, target, spec, strcmp(pull, "never") != 0, &answer, ret_error) < 0)
+    if (object_post(cli, target, spec, strcmp(pull, "never") != 0, ret, ret_error) < 0)
         return -1;
-    const char *id = json_text(answer, "ID");
-    if (!*id)
-        return error_set(ret_error, ERROR_CORRUPT, 0, "huskd did not tell the new id");
-    *ret_id = xstrdup(id);
-    return 0;
+    if (*json_text(*ret, "ID"))
+        return 0;
+    json_decref(take(*ret));
+    return error_set(ret_error, ERROR_CORRUPT, 0, "huskd did not tell the new id");
 }
 
 /* The pod that the command line describes: from --podfile, or from an image and options. */
@@ -124,7 +122,7 @@ static int pod_describe(struct cli *cli, const struct args *args, json_t **ret,
 static int container_create(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     CLEANUP_JSON json_t *spec = NULL;
-    CLEANUP_FREE char *id = NULL;
+    CLEANUP_JSON json_t *answer = NULL;
     if (args_word_count(args) < 2)
         return error_set(ret_error, ERROR_INVALID, 0,
                          "'create -c' needs a pod and an image: husk create -c POD IMAGE");
@@ -133,19 +131,19 @@ static int container_create(struct cli *cli, const struct args *args, struct err
         return -1;
     if (args_has(args, "restart"))
         json_object_set_new(spec, "restartPolicy", json_string(args_text(args, "restart")));
-    if (object_create(cli, args, target, spec, &id, ret_error) < 0)
+    if (object_create(cli, args, target, spec, &answer, ret_error) < 0)
         return -1;
-    printf("Container ID is %s\n", id);
+    printf("Container ID is %s\n", json_text(answer, "ID"));
     return 0;
 }
 
 static int pod_create(struct cli *cli, const struct args *args, json_t *spec,
                       struct error **ret_error)
 {
-    CLEANUP_FREE char *id = NULL;
-    if (object_create(cli, args, "/pod/create", spec, &id, ret_error) < 0)
+    CLEANUP_JSON json_t *answer = NULL;
+    if (object_create(cli, args, "/pod/create", spec, &answer, ret_error) < 0)
         return -1;
-    printf("Pod ID is %s\n", id);
+    printf("Pod ID is %s\n", json_text(answer, "ID"));
     return 0;
 }
 
@@ -172,8 +170,9 @@ int cmd_create_pod(struct cli *cli, const struct args *args, struct error **ret_
 struct run {
     struct cli *cli;
     const char *pod;
-    char *container; /* id of the one that is attached to, owned */
-    const char *vm;  /* NULL: a new one */
+    const char *container; /* id of the one that is attached to; NULL: not known yet */
+    char *found;           /* the same, if it had to be asked for; owned */
+    const char *vm;        /* NULL: a new one */
     bool tty;
     bool input;
     bool remove; /* the pod, at the end */
@@ -192,9 +191,11 @@ static void pod_remove(struct run *run)
         note_print(run->cli, "pod '%s' was not removed: %s", run->pod, error_message(error));
 }
 
-/* The first container of the pod, and whether it has a terminal. */
+/* The first container of the pod. */
 static int container_find(struct run *run, struct error **ret_error)
 {
+    if (run->container)
+        return 0;
     CLEANUP_JSON json_t *info = NULL;
     CLEANUP_FREE char *target = http_target("/pod/info", "podName", run->pod, NULL);
     if (daemon_json(run->cli, "GET", target, NULL, &info, ret_error) < 0)
@@ -204,7 +205,7 @@ static int container_find(struct run *run, struct error **ret_error)
     if (!*id)
         return error_set(ret_error, ERROR_STATE, 0, "pod '%s' has no container to attach to",
                          run->pod);
-    run->container = xstrdup(id);
+    run->container = run->found = xstrdup(id);
     return 0;
 }
 
@@ -293,7 +294,7 @@ static int run_attached(struct run *run, struct error **ret_error)
         timeline_mark(&run->timeline, "husk: removed");
     }
     timeline_print(&run->timeline);
-    free(run->container);
+    free(run->found);
     return status;
 }
 
@@ -313,7 +314,7 @@ static int run_detached(struct run *run, double began_ms, struct error **ret_err
     if (run->timeline.wanted && container_find(run, NULL) == 0) {
         timeline_ask(&run->timeline, run->cli, run->container);
         timeline_print(&run->timeline);
-        free(run->container);
+        free(run->found);
     }
     printf("POD id is %s\n", run->pod);
     printf("Time to run a POD is %.0f ms\n", now_ms() - began_ms);
@@ -337,7 +338,7 @@ static bool spec_has_input(const json_t *spec)
 static int run_spec(struct cli *cli, const struct args *args, const json_t *spec, bool attach,
                     struct error **ret_error)
 {
-    CLEANUP_FREE char *pod = NULL;
+    CLEANUP_JSON json_t *answer = NULL;
     double began_ms = now_ms();
     struct timeline timeline = {.wanted = args_has(args, "timing")};
     timeline_mark(&timeline, "husk: begin");
@@ -345,16 +346,18 @@ static int run_spec(struct cli *cli, const struct args *args, const json_t *spec
         return error_set(ret_error, ERROR_INVALID, 0,
                          "option '--rm' needs an attached container: leave out '--detach'%s",
                          args_has(args, "podfile") ? " and give '--attach'" : "");
-    if (object_create(cli, args, "/pod/create", spec, &pod, ret_error) < 0)
+    if (object_create(cli, args, "/pod/create", spec, &answer, ret_error) < 0)
         return -1;
     timeline_mark(&timeline, "husk: created");
-    struct run run = {.cli = cli,
-                      .pod = pod,
-                      .vm = args_text(args, "vm"),
-                      .tty = spec_has_tty(spec),
-                      .input = cli->hyper || spec_has_input(spec),
-                      .remove = args_has(args, "rm"),
-                      .timeline = timeline};
+    struct run run = {
+        .cli = cli,
+        .pod = json_text(answer, "ID"),
+        .container = json_string_value(json_array_get(json_object_get(answer, "Containers"), 0)),
+        .vm = args_text(args, "vm"),
+        .tty = spec_has_tty(spec),
+        .input = cli->hyper || spec_has_input(spec),
+        .remove = args_has(args, "rm"),
+        .timeline = timeline};
     return attach ? run_attached(&run, ret_error) : run_detached(&run, began_ms, ret_error);
 }
 

@@ -8,7 +8,14 @@
 #include "api/query.h"
 
 enum route_object { OBJECT_NONE, OBJECT_POD, OBJECT_CTR, OBJECT_VM, OBJECT_IMAGE };
-enum route_answer { ANSWER_NOTHING, ANSWER_EMPTY, ANSWER_ID, ANSWER_CODE, ANSWER_EXIT };
+enum route_answer {
+    ANSWER_NOTHING,
+    ANSWER_EMPTY,
+    ANSWER_ID,
+    ANSWER_CODE,
+    ANSWER_CREATED,
+    ANSWER_EXIT
+};
 
 struct route {
     const char *method, *path;
@@ -103,6 +110,22 @@ void call_fail(struct call *call, struct error *error)
     error_free(error);
 }
 
+/* As CODE, and the ids of its containers, which a client asks for next; hyperctl gets what it
+ * knows. */
+static json_t *created_info(const struct call *call, const struct reply *reply)
+{
+    const struct pod *pod = world_pod(call->api->world, reply->ref);
+    json_t *containers = json_array();
+    for (const struct container *ctr = pod ? pod->containers : NULL; ctr; ctr = ctr->next)
+        json_array_append_new(containers, json_string(ctr->id));
+    json_t *json = json_pack("{s:s, s:i, s:s}", "ID", reply->id, "Code", 0, "Cause", "");
+    if (call_is_hyperctl(call))
+        json_decref(containers);
+    else
+        json_object_set_new(json, "Containers", containers);
+    return json;
+}
+
 static void answer_reply(const struct reply *reply, void *arg)
 {
     struct call *call = arg;
@@ -117,6 +140,8 @@ static void answer_reply(const struct reply *reply, void *arg)
         call_json(call, route->status, json_object());
     else if (route->answer == ANSWER_ID)
         call_json(call, route->status, json_pack("{s:s}", "ID", id));
+    else if (route->answer == ANSWER_CREATED)
+        call_json(call, route->status, created_info(call, reply));
     else if (route->answer == ANSWER_CODE)
         call_json(call, route->status,
                   json_pack("{s:s, s:i, s:s}", "ID", id, "Code", 0, "Cause", ""));
