@@ -18,6 +18,7 @@
 
 #include "core/core.h"
 #include "exec/timing.h"
+#include "exec/usage.h"
 #include "loop/loop.h"
 
 enum {

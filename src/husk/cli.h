@@ -111,6 +111,7 @@ int cmd_logs(struct cli *cli, const struct args *args, struct error **ret_error)
 int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_inspect(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_events(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_stats(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_info(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_version(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_template(struct cli *cli, const struct args *args, struct error **ret_error);

@@ -133,6 +133,14 @@ static const struct more {
      "Prints what happened to pods, containers, VMs and images, a line each.",
      "husk events -f --filter name=web  watch a pod\n"
      "husk events --since 1h -o json  the last hour, for programs\n"},
+    {VERB_STATS, 0, WORDS_ANY, false, cmd_stats,
+     "Prints for each pod that has a virtual machine its use of the CPU since the last line (of "
+     "one "
+     "CPU), the memory that only it has, the memory that it shares with others (of which the host "
+     "needs one copy: what clones have of their template), the memory of its virtual machine, and "
+     "what was read from and written to the host's disks.",
+     "husk stats  all pods, every second\n"
+     "husk stats --no-stream -o json web  one pod, for programs\n"},
     {VERB_INFO, 0, 0, false, cmd_info,
      "Prints numbers of objects, the machine's and the daemon's settings, and how VMs are "
      "accelerated and why.",

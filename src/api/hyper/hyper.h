@@ -107,6 +107,8 @@ void show_pod(const struct api *api, const struct pod *pod, struct buf *out);
 void show_ctr(const struct api *api, const struct container *ctr, struct buf *out);
 void show_vm(const struct api *api, const struct vm *vm, struct buf *out);
 void show_image(const struct api *api, const struct image *image, struct buf *out);
+/* Of a VM that runs: what it takes of the host (stats.c). */
+void show_usage(const struct api *api, const struct vm *vm, struct buf *out);
 void show_time(struct buf *out, const char *key, int64_t ns);
 /* All that is known. */
 void inspect_pod(const struct api *api, const struct pod *pod, struct buf *out);

@@ -171,6 +171,8 @@ void inspect_pod(const struct api *api, const struct pod *pod, struct buf *out)
     json_text(out, "state", pod_state_name(pod->state));
     json_text(out, "want", pod_want_name(pod->want));
     show_time(out, "started", pod->started_ns);
+    if (world_vm(api->world, pod->vm))
+        show_usage(api, world_vm(api->world, pod->vm), out);
     json_open(out, "containers", '[');
     POD_FOREACH_CTR(ctr, pod) {
         json_open(out, NULL, '{');
@@ -187,6 +189,7 @@ void inspect_vm(const struct api *api, const struct vm *vm, struct buf *out)
     json_text(out, "state", vm_state_name(vm->state));
     json_bool(out, "paused", vm->paused);
     json_bool(out, "pooled", vm->pooled);
+    show_usage(api, vm, out);
     json_text(out, "reason", vm->reason);
 }
 
