@@ -16,7 +16,7 @@ static const struct {
     [EFFECT_VM_SPAWN] = {act_vm_spawn, "vm-asked", "vm"},
     [EFFECT_VM_REHEARSE] = {act_vm_rehearse},
     [EFFECT_POD_PLACE] = {act_pod_place, "place-asked", "placed"},
-    [EFFECT_CTR_RUN] = {act_ctr_run, "run-asked", "running"},
+    [EFFECT_CTR_RUN] = {act_ctr_run, "run-asked", "up"},
     [EFFECT_CTR_STOP] = {act_ctr_stop},
     [EFFECT_CTR_KILL] = {act_ctr_kill},
     [EFFECT_CTR_DROP] = {act_ctr_drop},
