@@ -112,6 +112,19 @@ static struct container *find_ctr_in_named_pod(const struct world *world, const 
     return pod ? world_ctr_in_pod(pod, slash + 1) : NULL;
 }
 
+static int ctr_missing(const struct world *world, const char *name, struct error **ret_error)
+{
+    struct pod *pod = world_pod_by_id(world, name);
+
+    if (pod && pod->containers)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0,
+                         "'%s' is a pod of %zu containers: say which, as in '%s/%s'", name,
+                         (size_t)pod->container_count, name, pod->containers->spec.name);
+    if (pod)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0, "pod '%s' has no container", name);
+    return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%.80s' does not exist", name);
+}
+
 int world_find_ctr(const struct world *world, const char *name, struct container **ret,
                    struct error **ret_error)
 {
@@ -136,7 +149,7 @@ int world_find_ctr(const struct world *world, const char *name, struct container
     if (found < 0)
         return error_set(ret_error, ERROR_INVALID, 0,
                          "container id '%s' is the beginning of more than one", name);
-    return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%.80s' does not exist", name);
+    return ctr_missing(world, name, ret_error);
 }
 
 static int find_image_prefix(const struct world *world, const char *digits, struct image **ret)
