@@ -150,7 +150,8 @@ static int rmi_one(struct cli *cli, const struct args *args, const char *name,
                                             args_has(args, "force") ? "yes" : "no", NULL);
     CLEANUP_ERROR struct error *error = NULL;
     if (daemon_call(cli, "DELETE", target, NULL, NULL, &error) < 0) {
-        error_wrap(&error, "Error remove the image(%s)", name);
+        if (cli->hyper)
+            error_wrap(&error, "Error remove the image(%s)", name);
         return error_move(ret_error, &error);
     }
     printf("Image(%s) is successful to be deleted!\n", name);

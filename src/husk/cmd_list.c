@@ -313,9 +313,12 @@ int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error)
             return -1;
         return images_print(args, items);
     }
-    if (!kind)
+    if (!kind && cli->hyper)
         return error_set(ret_error, ERROR_INVALID, 0, "Error, the %s can not support %s list!",
                          cli->program, item);
+    if (!kind)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "there is no list of '%s', but of pod, container, vm and image", item);
     if (items_get(cli, args, kind->item, &items, ret_error) < 0)
         return -1;
     if (wants_json(args))
