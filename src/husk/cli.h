@@ -23,7 +23,6 @@ struct cli {
     bool hyper;          /* that name is hyperctl: keep to its habits */
     char *socket;        /* owned */
     struct http http;    /* the connection for short requests */
-    bool met;            /* the daemon has answered: if it goes away now, it may come back */
 };
 
 /* ---- the daemon ----------------------------------------------------------------------------- */

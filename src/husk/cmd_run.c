@@ -87,6 +87,13 @@ static int object_post(struct cli *cli, const char *target, const json_t *spec, 
     }
 }
 
+/* The file that describes the pod, NULL if the command line does. */
+static const char *podfile_of(const struct args *args)
+{
+    bool of_file = args->verb->id == VERB_RUN_POD || args->verb->id == VERB_CREATE_POD;
+    return of_file ? args->words[0] : args_text(args, "podfile");
+}
+
 /* POSTs a pod or container. The answer, which the caller drops, has its ID. */
 static int object_create(struct cli *cli, const struct args *args, const char *target,
                          const json_t *spec, json_t **ret, struct error **ret_error)
@@ -94,8 +101,13 @@ static int object_create(struct cli *cli, const struct args *args, const char *t
     const char *pull = str_or(args_text(args, "pull"), "missing");
     if (strcmp(pull, "always") == 0 && images_pull(cli, spec, NULL, ret_error) < 0)
         return -1;
-    if (object_post(cli, target, spec, strcmp(pull, "never") != 0, ret, ret_error) < 0)
-        return -1;
+    CLEANUP_ERROR struct error *error = NULL;
+    const char *file = podfile_of(args);
+    if (object_post(cli, target, spec, strcmp(pull, "never") != 0, ret, &error) < 0) {
+        if (file && error_is(error, ERROR_INVALID))
+            error_wrap(&error, "podfile '%s'", file);
+        return error_move(ret_error, &error);
+    }
     if (*json_text(*ret, "ID"))
         return 0;
     json_decref(take(*ret));

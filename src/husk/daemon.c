@@ -78,7 +78,6 @@ int daemon_call(struct cli *cli, const char *method, const char *target, const j
     };
     if (http_begin(&cli->http, &request, ret_error) < 0)
         return -1;
-    cli->met = true;
     if (daemon_check(&cli->http, ret_error) < 0)
         return -1;
     return http_read_all(&cli->http, ret ? ret : &ignored, ret_error);
@@ -107,7 +106,7 @@ static int exit_code_ask(struct cli *cli, const char *target, json_t **ret,
         CLEANUP_ERROR struct error *error = NULL;
         if (daemon_json(cli, "GET", target, NULL, ret, &error) == 0)
             return 0;
-        if (!cli->met || !error_is(error, ERROR_UNAVAILABLE) || away_ms >= AWAY_MAX_MS) {
+        if (!cli->http.reached || !error_is(error, ERROR_UNAVAILABLE) || away_ms >= AWAY_MAX_MS) {
             if (away_ms)
                 error_wrap(&error, "the exit code is not known");
             return error_move(ret_error, &error);

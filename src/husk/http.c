@@ -89,6 +89,7 @@ static int http_connect(struct http *http, struct error **ret_error)
         http_close(http);
         return unreachable(http->socket, err, ret_error);
     }
+    http->reached = true;
     if (!http->buffer)
         http->buffer = xmalloc(HTTP_BUFFER_SIZE);
     return 0;

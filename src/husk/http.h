@@ -27,6 +27,7 @@ struct http {
     char *buffer;       /* HTTP_BUFFER_SIZE bytes, NULL until needed */
     size_t start, end;  /* what was read and is not used yet */
     bool used;          /* it has carried a request before */
+    bool reached;       /* the daemon was there once: if it goes away, it may come back */
     struct http_head head;
     struct http_body body;
     void (*idle)(void *arg); /* NULL: wait without looking up */
