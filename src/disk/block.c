@@ -8,15 +8,12 @@
 
 #include "base/str.h"
 #include "disk/disk.h"
+#include "disk/erofs.h"
 #include "disk/ext4.h"
+#include "disk/path.h"
 #include "disk/unpack.h"
 
 enum { UUID_SIZE = 16, FILE_MODE = 0600 };
-
-static char *block_image_file(const char *id)
-{
-    return str_printf("images/%s.erofs", id);
-}
 
 /* The first half of the config's digest: the same image gives the same file. */
 static void uuid_of(const char *id, uint8_t ret[UUID_SIZE])
@@ -31,29 +28,33 @@ static void uuid_of(const char *id, uint8_t ret[UUID_SIZE])
 static int image_write(const struct disk_image *image, int fd, const struct disk_watch *watch,
                        uint64_t *ret_size, struct error **ret_error)
 {
+    struct erofs_writer writer;
     struct unpack unpack;
     uint8_t uuid[UUID_SIZE];
-    int result = 0;
 
     uuid_of(image->id, uuid);
-    unpack_open(&unpack, fd, image->layer_max_bytes, watch);
-    for (size_t i = image->layer_count; result == 0 && i-- > 0;)
-        result = unpack_layer(&unpack, &image->layers[i], (int)i, ret_error);
-    if (result == 0)
-        result = unpack_finish(&unpack, uuid, ret_size, ret_error);
+    erofs_open(&writer, fd);
+    unpack_open(&unpack, &erofs_sink, &writer, image->layer_max_bytes, watch);
+    int result = unpack_image(&unpack, image, uuid, ret_size, ret_error);
     unpack_done(&unpack);
+    erofs_done(&writer);
     if (result == 0 && fsync(fd) < 0)
         return error_set(ret_error, ERROR_IO, errno, "sync the root filesystem");
     return result;
 }
 
-static int block_image_prepare(const struct disk_image *image, const char *path,
-                               const struct disk_watch *watch, uint64_t *ret_size,
+static int block_check(const char *const *options, struct error **ret_error)
+{
+    if (options && *options)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "storage_opt '%s': the storage driver 'block' has no options", *options);
+    return 0;
+}
+
+static int block_image_prepare(const struct disk *disk, const struct disk_image *image,
+                               const char *path, const struct disk_watch *watch, uint64_t *ret_size,
                                struct error **ret_error)
 {
-    if (image->layer_count > DISK_LAYERS_MAX)
-        return error_set(ret_error, ERROR_TOO_LARGE, 0, "the image has more than %d layers",
-                         DISK_LAYERS_MAX);
     int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
     if (fd < 0)
         return error_set(ret_error, ERROR_IO, errno, "make '%s'", path);
@@ -64,10 +65,60 @@ static int block_image_prepare(const struct disk_image *image, const char *path,
     return result;
 }
 
+static int block_layer_make(const struct disk *disk, const struct disk_layer_spec *layer,
+                            struct error **ret_error)
+{
+    return ext4_make(disk->root, layer->path, layer->size_bytes, ret_error);
+}
+
+static int block_layer_spares(const struct disk *disk, uint64_t size_bytes, uint32_t count,
+                              struct error **ret_error)
+{
+    return ext4_spares(disk->root, size_bytes, count, ret_error);
+}
+
+static int block_layer_usage(const struct disk *disk, const char *path, uint64_t *ret_bytes,
+                             struct error **ret_error)
+{
+    CLEANUP_FREE char *full = path_full(disk->root, path);
+    struct stat st;
+
+    if (lstat(full, &st) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "look at '%s'", full);
+    *ret_bytes = (uint64_t)st.st_blocks * 512;
+    return 0;
+}
+
+static int block_attach(const struct disk *disk, const char *image, const char *layer,
+                        struct disk_root *ret, struct error **ret_error)
+{
+    *ret = (struct disk_root){
+        .image = path_full(disk->root, image),
+        .layer = path_full(disk->root, layer),
+    };
+    return 0;
+}
+
+/* A file is open in a VM or it is not; nothing is left of either. */
+static int block_detach(const struct disk *disk, const char *layer, struct error **ret_error)
+{
+    return 0;
+}
+
+static int block_collect(const struct disk *disk, struct error **ret_error)
+{
+    return 0;
+}
+
 const struct disk_ops disk_block = {
     .name = "block",
-    .image_file = block_image_file,
+    .image_suffix = "erofs",
+    .check = block_check,
     .image_prepare = block_image_prepare,
-    .layer_make = ext4_make,
-    .layer_spares = ext4_spares,
+    .layer_make = block_layer_make,
+    .layer_spares = block_layer_spares,
+    .layer_usage = block_layer_usage,
+    .attach = block_attach,
+    .detach = block_detach,
+    .collect = block_collect,
 };

@@ -49,25 +49,68 @@ struct disk_watch {
     void *arg;
 };
 
+/* A driver at work for one daemon. */
+struct disk {
+    const struct disk_ops *ops;
+    const char *root;           /* of the daemon, absolute */
+    const char *const *options; /* "dm.basesize=20G" …, as check() admits them */
+};
+
+/* A writable layer that is to be made. Paths are absolute or relative to the root. */
+struct disk_layer_spec {
+    const char *path;
+    const char *image; /* the prepared root that it is for */
+    uint64_t size_bytes;
+};
+
+/* What a VM gets of a container's storage. The strings are owned: disk_root_done(). */
+struct disk_root {
+    char *image; /* read-only erofs below the layer; NULL: the layer is the whole root */
+    char *layer; /* file or block device with ext4 … */
+    char *top;   /* … and the directory in it that is the root, if image is NULL */
+};
+
 struct disk_ops {
     const char *name;
-    /* The name of an image's prepared root below the daemon's root; the caller frees it. */
-    char *(*image_file)(const char *id);
-    /* Makes the prepared root as the new file `path`, synced. */
-    int (*image_prepare)(const struct disk_image *image, const char *path,
+    const char *image_suffix; /* of its file's name */
+    /* ERROR_INVALID for an option that the driver does not know, or that makes no sense. */
+    int (*check)(const char *const *options, struct error **ret_error);
+    /* Makes the prepared root, and the new file `path` that stands for it, synced; it is linked or
+     * renamed to its place, disk_image_file(), by the caller. *ret_size: what the root takes. */
+    int (*image_prepare)(const struct disk *disk, const struct disk_image *image, const char *path,
                          const struct disk_watch *watch, uint64_t *ret_size,
                          struct error **ret_error);
-    /* Makes a writable layer at `path` (below root), or leaves the one that is there. */
-    int (*layer_make)(const char *root, const char *path, uint64_t size_bytes,
+    /* Makes a writable layer, or leaves the one that is there. */
+    int (*layer_make)(const struct disk *disk, const struct disk_layer_spec *layer,
                       struct error **ret_error);
     /* Makes up to `count` (at most DISK_SPARES_MAX) layers for layer_make() to take, and removes
      * those of other sizes. */
-    int (*layer_spares)(const char *root, uint64_t size_bytes, uint32_t count,
+    int (*layer_spares)(const struct disk *disk, uint64_t size_bytes, uint32_t count,
                         struct error **ret_error);
+    /* Bytes that the layer takes on the host, beyond its image. */
+    int (*layer_usage)(const struct disk *disk, const char *path, uint64_t *ret_bytes,
+                       struct error **ret_error);
+    /* Makes the layer ready for a VM; what is ready already is fine. Undone by detach(). */
+    int (*attach)(const struct disk *disk, const char *image, const char *layer,
+                  struct disk_root *ret, struct error **ret_error);
+    /* No VM has it any more. What is not attached, or not there, is fine. */
+    int (*detach)(const struct disk *disk, const char *layer, struct error **ret_error);
+    /* Files were removed: frees what they stood for. */
+    int (*collect)(const struct disk *disk, struct error **ret_error);
 };
 
 /* Images as one erofs file each, writable layers as sparse ext4 files: needs no privilege. */
 extern const struct disk_ops disk_block;
+/* Images and layers as devices of a thin pool (dm.h): needs root and the kernel's device-mapper. */
+extern const struct disk_ops disk_devicemapper;
+
+/* The driver of that name; NULL and ERROR_INVALID, with the names that there are. */
+const struct disk_ops *disk_driver(const char *name, struct error **ret_error);
+
+/* "images/ID.SUFFIX", relative to the root; the caller frees it. */
+char *disk_image_file(const struct disk *disk, const char *id);
+
+void disk_root_done(struct disk_root *root);
 
 /* Removes a file or a tree below root; `path` is absolute or relative to root. Links are never
  * followed, not even on the way. What is not there is fine; what is not below root is

@@ -25,7 +25,6 @@ enum {
     LAYOUT_INLINE = 2 << 1,
     XATTR_HEADER = 12,
     XATTR_ENTRY = 4,
-    XATTR_VALUE_MAX = 65535,
     DIRENT_SIZE = 12,
 };
 
@@ -110,84 +109,28 @@ void erofs_done(struct erofs_writer *w)
     w->window = NULL;
 }
 
-/* ---- extended attributes -------------------------------------------------------------------- */
-
-/* Prefixes have numbers; only the rest of a name is stored. */
-static const struct {
-    const char *prefix;
-    uint8_t index;
-    bool whole;
-} xattr_kinds[] = {
-    {"user.", 1, false},
-    {"system.posix_acl_access", 2, true},
-    {"system.posix_acl_default", 3, true},
-    {"trusted.", 4, false},
-    {"security.", 6, false},
-};
-
-static const char *xattr_kind(const char *name, uint8_t *ret_index)
-{
-    for (size_t i = 0; i < ARRAY_SIZE(xattr_kinds); i++) {
-        const char *rest = name + strlen(xattr_kinds[i].prefix);
-        if (!str_starts(name, xattr_kinds[i].prefix) || (*rest == '\0') != xattr_kinds[i].whole)
-            continue;
-        *ret_index = xattr_kinds[i].index;
-        return rest;
-    }
-    return NULL;
-}
-
-int erofs_xattr_add(struct buf *xattrs, const char *name, const void *value, size_t size,
-                    struct error **ret_error)
-{
-    static const uint8_t zeros[XATTR_HEADER] = {0};
-    uint8_t entry[XATTR_ENTRY] = {0};
-    const char *rest = xattr_kind(name, &entry[1]);
-
-    if (!rest)
-        return 1;
-    if (strlen(rest) > EROFS_NAME_MAX)
-        return error_set(ret_error, ERROR_TOO_LARGE, 0,
-                         "extended attribute '%.64s…' has a name "
-                         "of more than %d bytes",
-                         name, EROFS_NAME_MAX);
-    if (size > XATTR_VALUE_MAX || xattrs->len + size + 2 * EROFS_NAME_MAX > EROFS_XATTRS_MAX)
-        return error_set(ret_error, ERROR_TOO_LARGE, 0, "extended attributes of more than %d bytes",
-                         EROFS_XATTRS_MAX);
-    if (xattrs->len == 0)
-        buf_append(xattrs, zeros, XATTR_HEADER);
-    entry[0] = (uint8_t)strlen(rest);
-    put16(entry + 2, (uint16_t)size);
-    buf_append(xattrs, entry, sizeof(entry));
-    buf_append(xattrs, rest, strlen(rest));
-    if (size > 0)
-        buf_append(xattrs, value, size);
-    buf_append(xattrs, zeros, -xattrs->len % XATTR_ENTRY);
-    return 0;
-}
-
 /* ---- inodes --------------------------------------------------------------------------------- */
 
-static size_t xattrs_size(const struct erofs_attr *attr)
+static size_t xattrs_size(const struct sink_attr *attr)
 {
     return attr->xattrs ? attr->xattrs->len : 0;
 }
 
 /* Whether a tail goes behind the inode; then the whole must fit in one block. */
-static bool tail_fits(const struct erofs_attr *attr, size_t tail)
+static bool tail_fits(const struct sink_attr *attr, size_t tail)
 {
     return tail > 0 && tail <= EROFS_INLINE_MAX &&
            INODE_SIZE + xattrs_size(attr) + tail <= EROFS_BLOCK;
 }
 
-static uint32_t device_number(const struct erofs_attr *attr)
+static uint32_t device_number(const struct sink_attr *attr)
 {
     /* new_encode_dev() of the kernel */
     return (attr->dev_minor & 0xff) | (attr->dev_major << 8) | ((attr->dev_minor & ~0xffU) << 12);
 }
 
 struct inode {
-    const struct erofs_attr *attr;
+    const struct sink_attr *attr;
     uint64_t size;
     uint32_t where; /* first block, or device number */
     uint32_t ino;
@@ -200,7 +143,7 @@ static int inode_write(struct erofs_writer *w, const struct inode *inode, uint64
                        struct error **ret_error)
 {
     CLEANUP_BUF struct buf out = {0};
-    const struct erofs_attr *attr = inode->attr;
+    const struct sink_attr *attr = inode->attr;
     size_t xattrs = xattrs_size(attr);
     uint8_t *p = buf_reserve(&out, INODE_SIZE);
 
@@ -232,13 +175,13 @@ int erofs_set_links(struct erofs_writer *w, uint64_t nid, uint32_t links, struct
     return write_at(w, field, sizeof(field), nid * SLOT + INODE_LINKS, ret_error);
 }
 
-int erofs_node(struct erofs_writer *w, const struct erofs_attr *attr, const char *target,
+int erofs_node(struct erofs_writer *w, const struct sink_attr *attr, const char *target,
                uint64_t *ret_nid, struct error **ret_error)
 {
     size_t length = target ? strlen(target) : 0;
     struct inode inode = {.attr = attr, .ino = ++w->inodes, .links = 1, .size = length};
 
-    assert(length <= EROFS_SYMLINK_MAX);
+    assert(length <= SINK_SYMLINK_MAX);
     if (!target) {
         inode.where = device_number(attr);
     } else if (tail_fits(attr, length)) {
@@ -257,7 +200,7 @@ int erofs_node(struct erofs_writer *w, const struct erofs_attr *attr, const char
 
 /* ---- regular files -------------------------------------------------------------------------- */
 
-void erofs_file_begin(struct erofs_writer *w, const struct erofs_attr *attr, uint64_t size)
+void erofs_file_begin(struct erofs_writer *w, const struct sink_attr *attr, uint64_t size)
 {
     size_t tail = size % EROFS_BLOCK;
     bool fits = tail_fits(attr, tail);
@@ -363,7 +306,7 @@ int erofs_file_end(struct erofs_writer *w, uint64_t *ret_nid, struct error **ret
 /* ---- directories ---------------------------------------------------------------------------- */
 
 /* How many entries go into the next block, and how many bytes they take. */
-static size_t dir_block_fill(const struct erofs_dirent *entries, size_t count, size_t *ret_size)
+static size_t dir_block_fill(const struct sink_dirent *entries, size_t count, size_t *ret_size)
 {
     size_t used = 0, n = 0;
 
@@ -378,8 +321,8 @@ static size_t dir_block_fill(const struct erofs_dirent *entries, size_t count, s
     return n;
 }
 
-int erofs_dir_plan(struct erofs_writer *w, const struct erofs_attr *attr, bool root,
-                   const struct erofs_dirent *entries, size_t count, struct erofs_dir *ret,
+int erofs_dir_plan(struct erofs_writer *w, const struct sink_attr *attr, bool root,
+                   const struct sink_dirent *entries, size_t count, struct sink_dir *ret,
                    struct error **ret_error)
 {
     size_t blocks = 0, last = 0;
@@ -404,7 +347,7 @@ int erofs_dir_plan(struct erofs_writer *w, const struct erofs_attr *attr, bool r
     return 0;
 }
 
-static void dir_block_encode(uint8_t *block, const struct erofs_dirent *entries, size_t count)
+static void dir_block_encode(uint8_t *block, const struct sink_dirent *entries, size_t count)
 {
     size_t at = count * DIRENT_SIZE;
 
@@ -420,9 +363,9 @@ static void dir_block_encode(uint8_t *block, const struct erofs_dirent *entries,
     }
 }
 
-int erofs_dir_write(struct erofs_writer *w, const struct erofs_dir *dir,
-                    const struct erofs_attr *attr, uint32_t links,
-                    const struct erofs_dirent *entries, size_t count, struct error **ret_error)
+int erofs_dir_write(struct erofs_writer *w, const struct sink_dir *dir,
+                    const struct sink_attr *attr, uint32_t links, const struct sink_dirent *entries,
+                    size_t count, struct error **ret_error)
 {
     uint8_t block[EROFS_BLOCK];
     struct inode inode = {.attr = attr,
@@ -483,3 +426,65 @@ int erofs_finish(struct erofs_writer *w, const uint8_t uuid[16], uint64_t *ret_s
     put32(p + 4, crc32c(p, EROFS_BLOCK - SUPER_OFFSET));
     return write_at(w, block, sizeof(block), 0, ret_error);
 }
+
+/* ---- as a sink ------------------------------------------------------------------------------ */
+
+static int sink_node(void *writer, const struct sink_attr *attr, const char *target,
+                     uint64_t *ret_nid, struct error **ret_error)
+{
+    return erofs_node(writer, attr, target, ret_nid, ret_error);
+}
+
+static int sink_file_begin(void *writer, const struct sink_attr *attr, uint64_t size,
+                           struct error **ret_error)
+{
+    erofs_file_begin(writer, attr, size);
+    return 0;
+}
+
+static int sink_file_data(void *writer, uint64_t offset, const void *data, size_t size,
+                          struct error **ret_error)
+{
+    return erofs_file_data(writer, offset, data, size, ret_error);
+}
+
+static int sink_file_end(void *writer, uint64_t *ret_nid, struct error **ret_error)
+{
+    return erofs_file_end(writer, ret_nid, ret_error);
+}
+
+static int sink_set_links(void *writer, uint64_t nid, uint32_t links, struct error **ret_error)
+{
+    return erofs_set_links(writer, nid, links, ret_error);
+}
+
+static int sink_dir_plan(void *writer, const struct sink_attr *attr, bool root,
+                         const struct sink_dirent *entries, size_t count, struct sink_dir *ret,
+                         struct error **ret_error)
+{
+    return erofs_dir_plan(writer, attr, root, entries, count, ret, ret_error);
+}
+
+static int sink_dir_write(void *writer, const struct sink_dir *dir, const struct sink_attr *attr,
+                          uint32_t links, const struct sink_dirent *entries, size_t count,
+                          struct error **ret_error)
+{
+    return erofs_dir_write(writer, dir, attr, links, entries, count, ret_error);
+}
+
+static int sink_finish(void *writer, const uint8_t uuid[16], uint64_t *ret_size,
+                       struct error **ret_error)
+{
+    return erofs_finish(writer, uuid, ret_size, ret_error);
+}
+
+const struct sink_ops erofs_sink = {
+    .node = sink_node,
+    .file_begin = sink_file_begin,
+    .file_data = sink_file_data,
+    .file_end = sink_file_end,
+    .set_links = sink_set_links,
+    .dir_plan = sink_dir_plan,
+    .dir_write = sink_dir_write,
+    .finish = sink_finish,
+};

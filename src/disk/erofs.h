@@ -25,36 +25,14 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "disk/sink.h"
 
 enum {
     EROFS_BLOCK = 4096,
-    EROFS_NAME_MAX = 255,
-    EROFS_SYMLINK_MAX = 4095,        /* what the kernel follows */
-    EROFS_XATTRS_MAX = 64 << 10,     /* of one file, names and values together */
+    EROFS_NAME_MAX = SINK_NAME_MAX,
     EROFS_INLINE_MAX = 2048,         /* longer tails get a block of their own */
     EROFS_META_CHUNK = 8,            /* blocks of inodes that are allotted together */
     EROFS_WINDOW = 64 * EROFS_BLOCK, /* of a file, gathered before it is written */
-};
-
-/* As in directory entries. */
-enum erofs_type {
-    EROFS_NONE = 0,
-    EROFS_REG = 1,
-    EROFS_DIR = 2,
-    EROFS_CHR = 3,
-    EROFS_BLK = 4,
-    EROFS_FIFO = 5,
-    EROFS_SOCK = 6,
-    EROFS_SYMLINK = 7,
-};
-
-struct erofs_attr {
-    uint32_t mode; /* as st_mode, with the type */
-    uint32_t uid, gid;
-    int64_t mtime;
-    uint32_t mtime_nsec;
-    uint32_t dev_major, dev_minor; /* of a device node */
-    const struct buf *xattrs;      /* made with erofs_xattr_add(); NULL: none */
 };
 
 struct erofs_writer {
@@ -64,7 +42,7 @@ struct erofs_writer {
     uint64_t meta_end;
     uint32_t inodes;
     /* The file between erofs_file_begin() and _end(). */
-    struct erofs_attr attr;
+    struct sink_attr attr;
     uint64_t size;
     uint64_t body;         /* bytes of it that are in blocks; the rest is the tail */
     uint64_t body_block;   /* its first block */
@@ -75,38 +53,18 @@ struct erofs_writer {
     uint8_t tail[EROFS_BLOCK];
 };
 
-struct erofs_dirent {
-    const char *name;
-    uint64_t nid;
-    enum erofs_type type;
-};
-
-/* Where a directory will be. */
-struct erofs_dir {
-    uint64_t nid;
-    uint64_t size;
-    uint64_t block; /* of its full blocks */
-    bool tail_inline;
-    uint32_t ino;
-};
-
 /* Begins in the empty file fd, which stays the caller's. */
 void erofs_open(struct erofs_writer *w, int fd);
 /* Frees what the writer holds; also in the middle. */
 void erofs_done(struct erofs_writer *w);
 
-/* Adds an attribute to xattrs ("user.x", "security.capability" …). Returns 1 if erofs has no
- * place for names of that kind (nothing was added), ERROR_TOO_LARGE if there are too many. */
-int erofs_xattr_add(struct buf *xattrs, const char *name, const void *value, size_t size,
-                    struct error **ret_error);
-
 /* A symbolic link with its target, or a device, fifo or socket with target NULL. */
-int erofs_node(struct erofs_writer *w, const struct erofs_attr *attr, const char *target,
+int erofs_node(struct erofs_writer *w, const struct sink_attr *attr, const char *target,
                uint64_t *ret_nid, struct error **ret_error);
 
 /* A regular file. Data comes in order and may leave gaps, which read as zeros. attr must stay
  * until erofs_file_end(). */
-void erofs_file_begin(struct erofs_writer *w, const struct erofs_attr *attr, uint64_t size);
+void erofs_file_begin(struct erofs_writer *w, const struct sink_attr *attr, uint64_t size);
 int erofs_file_data(struct erofs_writer *w, uint64_t offset, const void *data, size_t size,
                     struct error **ret_error);
 int erofs_file_end(struct erofs_writer *w, uint64_t *ret_nid, struct error **ret_error);
@@ -116,15 +74,18 @@ int erofs_set_links(struct erofs_writer *w, uint64_t nid, uint32_t links, struct
 
 /* Entries in the order of strcmp(), with "." and ".."; only the names are looked at. The root
  * directory must fit behind the super block: ERROR_TOO_LARGE if its attributes do not. */
-int erofs_dir_plan(struct erofs_writer *w, const struct erofs_attr *attr, bool root,
-                   const struct erofs_dirent *entries, size_t count, struct erofs_dir *ret,
+int erofs_dir_plan(struct erofs_writer *w, const struct sink_attr *attr, bool root,
+                   const struct sink_dirent *entries, size_t count, struct sink_dir *ret,
                    struct error **ret_error);
-int erofs_dir_write(struct erofs_writer *w, const struct erofs_dir *dir,
-                    const struct erofs_attr *attr, uint32_t links,
-                    const struct erofs_dirent *entries, size_t count, struct error **ret_error);
+int erofs_dir_write(struct erofs_writer *w, const struct sink_dir *dir,
+                    const struct sink_attr *attr, uint32_t links, const struct sink_dirent *entries,
+                    size_t count, struct error **ret_error);
 
 /* The super block and the length of the file. Not synced. */
 int erofs_finish(struct erofs_writer *w, const uint8_t uuid[16], uint64_t *ret_size,
                  struct error **ret_error);
+
+/* The same as a sink, whose writer is a struct erofs_writer. */
+extern const struct sink_ops erofs_sink;
 
 #endif

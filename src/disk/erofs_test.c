@@ -55,7 +55,7 @@ static uint64_t number_at(const struct world *t, uint64_t offset, size_t size)
 
 static uint64_t file_add(struct world *t, const void *data, size_t size)
 {
-    struct erofs_attr attr = {.mode = S_IFREG | 0644};
+    struct sink_attr attr = {.mode = S_IFREG | 0644};
     uint64_t nid;
 
     erofs_file_begin(&t->w, &attr, size);
@@ -67,9 +67,9 @@ static uint64_t file_add(struct world *t, const void *data, size_t size)
 static void an_empty_root_makes_a_whole_filesystem(void **state)
 {
     struct world *t = *state;
-    struct erofs_attr attr = {.mode = S_IFDIR | 0755, .mtime = 7};
-    struct erofs_dirent dots[] = {{".", 36, EROFS_DIR}, {"..", 36, EROFS_DIR}};
-    struct erofs_dir dir;
+    struct sink_attr attr = {.mode = S_IFDIR | 0755, .mtime = 7};
+    struct sink_dirent dots[] = {{".", 36, SINK_DIR}, {"..", 36, SINK_DIR}};
+    struct sink_dir dir;
     const uint8_t uuid[16] = {1, 2, 3};
     uint64_t size;
 
@@ -124,7 +124,7 @@ static void inline_data_never_crosses_the_end_of_a_block(void **state)
 static void blocks_of_zeros_are_holes(void **state)
 {
     struct world *t = *state;
-    struct erofs_attr attr = {.mode = S_IFREG | 0644};
+    struct sink_attr attr = {.mode = S_IFREG | 0644};
     uint64_t nid, size = 1ULL << 33;
     struct stat st;
 
@@ -139,7 +139,7 @@ static void blocks_of_zeros_are_holes(void **state)
 static void data_outside_of_a_file_is_refused(void **state)
 {
     struct world *t = *state;
-    struct erofs_attr attr = {.mode = S_IFREG | 0644};
+    struct sink_attr attr = {.mode = S_IFREG | 0644};
 
     erofs_file_begin(&t->w, &attr, 10);
     assert_int_equal(erofs_file_data(&t->w, 8, "abc", 3, NULL), -1);
@@ -151,7 +151,7 @@ static void data_outside_of_a_file_is_refused(void **state)
 static void device_numbers_are_coded_as_the_kernel_does(void **state)
 {
     struct world *t = *state;
-    struct erofs_attr attr = {.mode = S_IFBLK, .dev_major = 259, .dev_minor = 0xabcde};
+    struct sink_attr attr = {.mode = S_IFBLK, .dev_major = 259, .dev_minor = 0xabcde};
     uint64_t nid;
 
     assert_int_equal(erofs_node(&t->w, &attr, NULL, &nid, NULL), 0);
@@ -164,28 +164,28 @@ static void attributes_of_unknown_kinds_are_left_out_and_too_many_refused(void *
     CLEANUP_ERROR struct error *error = NULL;
     static const char value[60000];
 
-    assert_int_equal(erofs_xattr_add(&xattrs, "com.apple.quarantine", "x", 1, NULL), 1);
-    assert_int_equal(erofs_xattr_add(&xattrs, "system.posix_acl_access_x", "x", 1, NULL), 1);
-    assert_int_equal(erofs_xattr_add(&xattrs, "user.", "x", 1, NULL), 1);
-    assert_int_equal(erofs_xattr_add(&xattrs, "user.abcd", "x", 1, NULL), 0);
+    assert_int_equal(sink_xattr_add(&xattrs, "com.apple.quarantine", "x", 1, NULL), 1);
+    assert_int_equal(sink_xattr_add(&xattrs, "system.posix_acl_access_x", "x", 1, NULL), 1);
+    assert_int_equal(sink_xattr_add(&xattrs, "user.", "x", 1, NULL), 1);
+    assert_int_equal(sink_xattr_add(&xattrs, "user.abcd", "x", 1, NULL), 0);
     assert_int_equal(xattrs.len, 12 + 4 + 4 + 4);
-    assert_int_equal(erofs_xattr_add(&xattrs, "system.posix_acl_access", "x", 1, NULL), 0);
-    assert_int_equal(erofs_xattr_add(&xattrs, "user.big", value, sizeof(value), NULL), 0);
-    assert_int_equal(erofs_xattr_add(&xattrs, "user.more", value, sizeof(value), &error), -1);
+    assert_int_equal(sink_xattr_add(&xattrs, "system.posix_acl_access", "x", 1, NULL), 0);
+    assert_int_equal(sink_xattr_add(&xattrs, "user.big", value, sizeof(value), NULL), 0);
+    assert_int_equal(sink_xattr_add(&xattrs, "user.more", value, sizeof(value), &error), -1);
     assert_int_equal(error->kind, ERROR_TOO_LARGE);
 }
 
 static void a_directory_of_many_names_is_cut_into_blocks(void **state)
 {
     struct world *t = *state;
-    struct erofs_attr attr = {.mode = S_IFDIR | 0755};
-    struct erofs_dirent entries[1000];
+    struct sink_attr attr = {.mode = S_IFDIR | 0755};
+    struct sink_dirent entries[1000];
     char names[1000][8];
-    struct erofs_dir dir;
+    struct sink_dir dir;
 
     for (int i = 0; i < 1000; i++) {
         snprintf(names[i], sizeof(names[i]), "n%06d", i);
-        entries[i] = (struct erofs_dirent){names[i], 99, EROFS_REG};
+        entries[i] = (struct sink_dirent){names[i], 99, SINK_REG};
     }
     assert_int_equal(erofs_dir_plan(&t->w, &attr, false, entries, 1000, &dir, NULL), 0);
     assert_int_equal(erofs_dir_write(&t->w, &dir, &attr, 2, entries, 1000, NULL), 0);

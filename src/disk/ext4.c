@@ -3,9 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <signal.h>
-#include <spawn.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,125 +10,54 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
 
-#include "base/buf.h"
 #include "base/str.h"
 #include "disk/disk.h"
 #include "disk/path.h"
+#include "disk/tool.h"
 
 #define SPARE_PREFIX "spare-1-"
 
 enum {
     LAYER_MODE = 0600,
     BLOCK = 4096,
-    MKE2FS_DEADLINE_MS = 60000,
-    MKE2FS_WORDS_MAX = 1024, /* of what it says, for the sentence */
     NAME_RANDOM = 10,
 };
 
-extern char **environ;
+/* ---- the file system's tools ----------------------------------------------------------------- */
 
-/* ---- mke2fs --------------------------------------------------------------------------------- */
-
-/* Not in the PATH of ordinary users. */
-static const char *mke2fs_program(void)
+int ext4_format(const char *path, bool grows, struct error **ret_error)
 {
-    static const char *const places[] = {"/usr/sbin/mke2fs", "/sbin/mke2fs"};
+    const char *const words[] = {
+        "mke2fs",
+        "-t",
+        "ext4",
+        "-F",
+        "-q",
+        "-m",
+        "0",
+        "-b",
+        "4096",
+        "-J",
+        "size=4",
+        "-O",
+        grows ? "resize_inode" : "^resize_inode",
+        "-E",
+        "lazy_itable_init=0,lazy_journal_init=1,assume_storage_prezeroed=1,nodiscard",
+        path,
+        NULL};
 
-    for (size_t i = 0; i < ARRAY_SIZE(places); i++)
-        if (access(places[i], X_OK) == 0)
-            return places[i];
-    return "mke2fs";
+    return tool_run(words, ret_error);
 }
 
-static int64_t now_ms(void)
+int ext4_grow(const char *path, struct error **ret_error)
 {
-    struct timespec ts;
+    const char *const words[] = {"resize2fs", "-f", path, NULL};
 
-    clock_gettime(CLOCK_MONOTONIC, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-/* Gathers what the child says until it closes its end; false: it took too long. */
-static bool output_read(int fd, struct buf *out)
-{
-    int64_t deadline = now_ms() + MKE2FS_DEADLINE_MS;
-
-    for (;;) {
-        struct pollfd ready = {.fd = fd, .events = POLLIN};
-        int64_t left = deadline - now_ms();
-        if (left <= 0 || poll(&ready, 1, (int)left) == 0)
-            return false;
-        uint8_t *space = buf_reserve(out, MKE2FS_WORDS_MAX);
-        ssize_t n = TEMP_FAILURE_RETRY(read(fd, space, MKE2FS_WORDS_MAX));
-        if (n <= 0)
-            return true;
-        if (out->len < MKE2FS_WORDS_MAX)
-            out->len += (size_t)n;
-    }
-}
-
-static int child_start(char *const *argv, pid_t *ret_pid)
-{
-    posix_spawn_file_actions_t actions;
-    int ends[2];
-
-    if (pipe2(ends, O_CLOEXEC) < 0)
-        return -1;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
-    int err = posix_spawnp(ret_pid, argv[0], &actions, NULL, argv, environ);
-    posix_spawn_file_actions_destroy(&actions);
-    close(ends[1]);
-    if (err == 0)
-        return ends[0];
-    close(ends[0]);
-    errno = err;
-    return -1;
-}
-
-static int mke2fs_run(const char *path, struct error **ret_error)
-{
-    static const char *const words[] = {
-        "-t", "ext4",
-        "-F", "-q",
-        "-m", "0",
-        "-b", "4096",
-        "-J", "size=4",
-        "-O", "^resize_inode",
-        "-E", "lazy_itable_init=0,lazy_journal_init=1,assume_storage_prezeroed=1"};
-    CLEANUP_BUF struct buf out = {0};
-    CLEANUP_STRV char **argv = NULL;
-    pid_t pid;
-    int status = 0;
-
-    strv_push(&argv, mke2fs_program());
-    for (size_t i = 0; i < ARRAY_SIZE(words); i++)
-        strv_push(&argv, words[i]);
-    strv_push(&argv, path);
-    int fd = child_start(argv, &pid);
-    if (fd < 0)
-        return error_set(ret_error, ERROR_IO, errno, "run '%s'", argv[0]);
-    bool ended = output_read(fd, &out);
-    close(fd);
-    if (!ended)
-        kill(pid, SIGKILL);
-    while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (!ended)
-        return error_set(ret_error, ERROR_TIMEOUT, 0, "mke2fs did not end in time");
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return 0;
-    buf_append(&out, "", 1);
-    return error_set(ret_error, ERROR_IO, 0, "mke2fs failed: %.*s",
-                     (int)strcspn((const char *)out.data, "\n"), (const char *)out.data);
+    return tool_run(words, ret_error);
 }
 
 /* ---- copies --------------------------------------------------------------------------------- */
@@ -253,7 +179,7 @@ static int empty_make(const char *root, const char *cache, uint64_t size, struct
     if (ftruncate(fresh.fd, (off_t)size) < 0)
         return error_set(ret_error, ERROR_IO, errno, "make a file of %llu bytes",
                          (unsigned long long)size);
-    if (mke2fs_run(fresh.path, ret_error) < 0)
+    if (ext4_format(fresh.path, false, ret_error) < 0)
         return -1;
     return fresh_place(&fresh, root, cache, ret_error);
 }

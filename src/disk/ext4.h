@@ -8,9 +8,17 @@
 #ifndef HUSK_DISK_EXT4_H
 #define HUSK_DISK_EXT4_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "base/error.h"
+
+/* A new filesystem in the file or block device `path`, whose bytes are all zero; with `grows`, it
+ * has what ext4_grow() needs to be quick. */
+int ext4_format(const char *path, bool grows, struct error **ret_error);
+
+/* Makes the filesystem, which nobody has mounted, as large as the device that it is on. */
+int ext4_grow(const char *path, struct error **ret_error);
 
 /* As layer_make and layer_spares of disk.h. */
 int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error);

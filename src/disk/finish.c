@@ -49,23 +49,23 @@ static void children_sort(struct tree_node *dir)
     }
 }
 
-static struct erofs_dirent entry_of(const struct tree_node *node)
+static struct sink_dirent entry_of(const struct tree_node *node)
 {
     if (node->kind == TREE_DIR)
-        return (struct erofs_dirent){node->name, node->dir->place.nid, EROFS_DIR};
-    return (struct erofs_dirent){node->name, node->leaf->nid, (enum erofs_type)node->leaf->type};
+        return (struct sink_dirent){node->name, node->dir->place.nid, SINK_DIR};
+    return (struct sink_dirent){node->name, node->leaf->nid, (enum sink_type)node->leaf->type};
 }
 
 /* The entries of a directory with "." and "..", sorted; the caller frees them. */
-static struct erofs_dirent *entries_of(const struct tree_node *dir, size_t *ret_count)
+static struct sink_dirent *entries_of(const struct tree_node *dir, size_t *ret_count)
 {
     const struct tree_node *parent = dir->parent ? dir->parent : dir;
-    const struct erofs_dirent dots[] = {
-        {".", dir->dir->place.nid, EROFS_DIR},
-        {"..", parent->dir->place.nid, EROFS_DIR},
+    const struct sink_dirent dots[] = {
+        {".", dir->dir->place.nid, SINK_DIR},
+        {"..", parent->dir->place.nid, SINK_DIR},
     };
     size_t count = 0, dot = 0;
-    struct erofs_dirent *entries =
+    struct sink_dirent *entries =
         xcalloc((size_t)dir->dir->children + ARRAY_SIZE(dots), sizeof(*entries));
 
     for (const struct tree_node *node = dir->child; node; node = node->next) {
@@ -82,11 +82,11 @@ static struct erofs_dirent *entries_of(const struct tree_node *dir, size_t *ret_
 static int dir_plan(struct unpack *u, struct tree_node *node, struct error **ret_error)
 {
     size_t count;
-    CLEANUP_FREE struct erofs_dirent *entries = entries_of(node, &count);
+    CLEANUP_FREE struct sink_dirent *entries = entries_of(node, &count);
     struct tree_dir *dir = node->dir;
 
-    return erofs_dir_plan(&u->writer, &dir->attr, node == u->tree.root, entries, count, &dir->place,
-                          ret_error);
+    return u->sink->dir_plan(u->writer, &dir->attr, node == u->tree.root, entries, count,
+                             &dir->place, ret_error);
 }
 
 /* Files were written with one link each. */
@@ -97,7 +97,7 @@ static int links_write(struct unpack *u, struct tree_node *dir, struct error **r
         if (!leaf || leaf->links == 1 || leaf->links_done)
             continue;
         leaf->links_done = true;
-        if (erofs_set_links(&u->writer, leaf->nid, leaf->links, ret_error) < 0)
+        if (u->sink->set_links(u->writer, leaf->nid, leaf->links, ret_error) < 0)
             return -1;
     }
     return 0;
@@ -106,11 +106,11 @@ static int links_write(struct unpack *u, struct tree_node *dir, struct error **r
 static int dir_write(struct unpack *u, struct tree_node *node, struct error **ret_error)
 {
     size_t count;
-    CLEANUP_FREE struct erofs_dirent *entries = entries_of(node, &count);
+    CLEANUP_FREE struct sink_dirent *entries = entries_of(node, &count);
     struct tree_dir *dir = node->dir;
 
-    if (erofs_dir_write(&u->writer, &dir->place, &dir->attr, 2 + dir->subdirs, entries, count,
-                        ret_error) < 0)
+    if (u->sink->dir_write(u->writer, &dir->place, &dir->attr, 2 + dir->subdirs, entries, count,
+                           ret_error) < 0)
         return -1;
     return links_write(u, node, ret_error);
 }
@@ -145,5 +145,5 @@ int unpack_finish(struct unpack *u, const uint8_t uuid[16], uint64_t *ret_size,
                          u->links[0]->name, u->links[0]->link);
     int result = dirs_write(u, &dirs, ret_error);
     free(dirs.nodes);
-    return result < 0 ? -1 : erofs_finish(&u->writer, uuid, ret_size, ret_error);
+    return result < 0 ? -1 : u->sink->finish(u->writer, uuid, ret_size, ret_error);
 }

@@ -17,7 +17,7 @@ char *path_below(const char *root, const char *path, struct error **ret_error)
     const char *rest = path;
     CLEANUP_STRV char **kept = NULL;
 
-    while (length > 1 && root[length - 1] == '/')
+    while (length > 0 && root[length - 1] == '/')
         length--;
     if (path[0] == '/')
         rest = strncmp(path, root, length) == 0 && path[length] == '/' ? path + length : "";
@@ -71,4 +71,9 @@ int path_parent(const char *root, const char *path, bool make, const char **ret_
         errno = err;
     }
     return dir;
+}
+
+char *path_full(const char *root, const char *path)
+{
+    return path[0] == '/' ? xstrdup(path) : str_printf("%s/%s", root, path);
 }

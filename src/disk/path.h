@@ -11,6 +11,9 @@
  * NULL and ERROR_INVALID if it is not below root. The caller frees it. */
 char *path_below(const char *root, const char *path, struct error **ret_error);
 
+/* "ROOT/path", or the path itself if it is absolute; the caller frees it. */
+char *path_full(const char *root, const char *path);
+
 /* The directory that the last name of `path` is in; *ret_name points into path. With `make`,
  * missing directories are made. Returns a descriptor; -1 and *ret_error, with errno ENOENT if a
  * directory is missing. */

@@ -140,7 +140,7 @@ void tree_set_whiteout(struct tree_node *node)
     content_forget(node);
 }
 
-struct tree_leaf *tree_leaf(struct tree *tree, uint64_t nid, enum erofs_type type)
+struct tree_leaf *tree_leaf(struct tree *tree, uint64_t nid, enum sink_type type)
 {
     struct tree_leaf *leaf = arena_take(tree, sizeof(*leaf));
 
@@ -179,7 +179,7 @@ void tree_set_dir(struct tree *tree, struct tree_node *node)
     node->implied = true;
 }
 
-void tree_set_attr(struct tree *tree, struct tree_node *dir, const struct erofs_attr *attr)
+void tree_set_attr(struct tree *tree, struct tree_node *dir, const struct sink_attr *attr)
 {
     size_t size = attr->xattrs ? attr->xattrs->len : 0;
     uint8_t *copy = size ? memcpy(arena_take(tree, size), attr->xattrs->data, size) : NULL;

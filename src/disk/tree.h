@@ -5,7 +5,7 @@
  * marked with the layer that decided it:
  *
  *      WHITEOUT    nothing is here; hides the lower layers' nodes of that name
- *      LEAF        anything but a directory; it was written and has a number in the erofs file
+ *      LEAF        anything but a directory; it was written and has a number in the sink
  *      LINK        a hard link whose target has not come yet
  *      DIR         a directory. It may be `implied` by a path through it: then the first layer
  *                  that has an entry for it gives the attributes, and root:root 0755 otherwise.
@@ -25,7 +25,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
-#include "disk/erofs.h"
+#include "disk/sink.h"
 
 enum { TREE_NOT_OPAQUE = -1 };
 
@@ -35,14 +35,14 @@ enum tree_kind { TREE_WHITEOUT, TREE_LEAF, TREE_LINK, TREE_DIR };
 struct tree_leaf {
     uint64_t nid;
     uint32_t links;  /* nodes that point here */
-    uint8_t type;    /* enum erofs_type */
+    uint8_t type;    /* enum sink_type */
     bool links_done; /* the count was written */
 };
 
 struct tree_dir {
-    struct erofs_attr attr; /* attr.xattrs is &xattrs or NULL */
-    struct buf xattrs;      /* in the arena: not to be released */
-    struct erofs_dir place; /* once planned */
+    struct sink_attr attr; /* attr.xattrs is &xattrs or NULL */
+    struct buf xattrs;     /* in the arena: not to be released */
+    struct sink_dir place; /* once planned */
     uint32_t children;
     uint32_t subdirs;
 };
@@ -94,10 +94,10 @@ void tree_set_link(struct tree *tree, struct tree_node *node, const char *target
 /* Keeps the children and the attributes of one that is a directory already. */
 void tree_set_dir(struct tree *tree, struct tree_node *node);
 /* Gives a directory its own attributes, with a copy of attr->xattrs. */
-void tree_set_attr(struct tree *tree, struct tree_node *dir, const struct erofs_attr *attr);
+void tree_set_attr(struct tree *tree, struct tree_node *dir, const struct sink_attr *attr);
 
 /* A leaf that no node has yet. */
-struct tree_leaf *tree_leaf(struct tree *tree, uint64_t nid, enum erofs_type type);
+struct tree_leaf *tree_leaf(struct tree *tree, uint64_t nid, enum sink_type type);
 
 /* Whether a layer's entries below this directory are covered by a higher layer. */
 static inline bool tree_is_opaque(const struct tree_node *dir, int layer)

@@ -52,7 +52,7 @@ static void a_leaf_counts_its_names(void **state)
     struct tree tree;
 
     tree_open(&tree);
-    struct tree_leaf *leaf = tree_leaf(&tree, 7, EROFS_REG);
+    struct tree_leaf *leaf = tree_leaf(&tree, 7, SINK_REG);
     struct tree_node *a = tree_add(&tree, tree.root, "a", 1, 0);
     struct tree_node *b = tree_add(&tree, tree.root, "b", 1, 0);
     tree_set_leaf(a, leaf);
@@ -73,24 +73,24 @@ static void the_memory_of_all_that_strangers_name_is_counted(void **state)
     struct tree tree;
     char name[] = "file-00000000";
     struct buf xattrs = {0};
-    struct erofs_attr attr = {.xattrs = &xattrs};
+    struct sink_attr attr = {.xattrs = &xattrs};
 
     tree_open(&tree);
     for (int i = 0; i < 100000; i++) {
         snprintf(name, sizeof(name), "file-%08d", i);
         tree_set_leaf(tree_add(&tree, tree.root, name, strlen(name), 0),
-                      tree_leaf(&tree, 1, EROFS_REG));
+                      tree_leaf(&tree, 1, SINK_REG));
     }
     assert_in_range(tree.bytes, 100000 * 60, 100000 * 90);
     size_t before = tree.bytes;
     struct tree_node *dir = tree_add(&tree, tree.root, "dir", 3, 0);
     tree_set_dir(&tree, dir);
-    memset(buf_reserve(&xattrs, EROFS_XATTRS_MAX), 'x', EROFS_XATTRS_MAX);
-    xattrs.len = EROFS_XATTRS_MAX;
+    memset(buf_reserve(&xattrs, SINK_XATTRS_MAX), 'x', SINK_XATTRS_MAX);
+    xattrs.len = SINK_XATTRS_MAX;
     for (int i = 0; i < 100; i++)
         tree_set_attr(&tree, dir, &attr);
-    assert_int_equal(dir->dir->attr.xattrs->len, EROFS_XATTRS_MAX);
-    assert_true(tree.bytes > before + 90 * EROFS_XATTRS_MAX);
+    assert_int_equal(dir->dir->attr.xattrs->len, SINK_XATTRS_MAX);
+    assert_true(tree.bytes > before + 90 * SINK_XATTRS_MAX);
     buf_release(&xattrs);
     tree_done(&tree);
 }
@@ -123,7 +123,7 @@ static void paths_lose_what_means_nothing(void **state)
 
 static void paths_that_lead_out_or_go_too_far_are_refused(void **state)
 {
-    char name[EROFS_NAME_MAX + 2], deep[2 * DISK_PATH_DEPTH_MAX + 4] = "";
+    char name[SINK_NAME_MAX + 2], deep[2 * DISK_PATH_DEPTH_MAX + 4] = "";
 
     memset(name, 'n', sizeof(name) - 1);
     name[sizeof(name) - 1] = '\0';
@@ -133,7 +133,7 @@ static void paths_that_lead_out_or_go_too_far_are_refused(void **state)
     assert_null(unpack_path("a/../b", NULL));
     assert_null(unpack_path(name, NULL));
     assert_null(unpack_path(deep, NULL));
-    name[EROFS_NAME_MAX] = '\0';
+    name[SINK_NAME_MAX] = '\0';
     deep[2 * DISK_PATH_DEPTH_MAX] = '\0';
     CLEANUP_FREE char *longest = unpack_path(name, NULL);
     CLEANUP_FREE char *deepest = unpack_path(deep, NULL);

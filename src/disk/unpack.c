@@ -20,17 +20,17 @@ enum {
     QUOTE_MAX = 200,     /* bytes of a path in a sentence */
 };
 
-void unpack_open(struct unpack *u, int fd, uint64_t layer_max_bytes, const struct disk_watch *watch)
+void unpack_open(struct unpack *u, const struct sink_ops *sink, void *writer,
+                 uint64_t layer_max_bytes, const struct disk_watch *watch)
 {
-    *u = (struct unpack){.layer_max_bytes = layer_max_bytes, .watch = watch};
+    *u = (struct unpack){
+        .sink = sink, .writer = writer, .layer_max_bytes = layer_max_bytes, .watch = watch};
     tree_open(&u->tree);
-    erofs_open(&u->writer, fd);
 }
 
 void unpack_done(struct unpack *u)
 {
     tree_done(&u->tree);
-    erofs_done(&u->writer);
     buf_release(&u->xattrs);
     free(u->links);
     u->links = NULL;
@@ -53,7 +53,7 @@ char *unpack_path(const char *path, struct error **ret_error)
         bool skip = length == 0 || (length == 1 && s[0] == '.');
         if (length == 2 && s[0] == '.' && s[1] == '.')
             return path_refuse(path, "leads out of the image with '..'", ret_error), NULL;
-        if (length > EROFS_NAME_MAX)
+        if (length > SINK_NAME_MAX)
             return path_refuse(path, "has a name of more than 255 bytes", ret_error), NULL;
         if (!skip) {
             if (used > 0)
@@ -191,16 +191,16 @@ static int xattrs_read(struct unpack *u, struct archive_entry *entry, struct err
     while (archive_entry_xattr_next(entry, &name, &value, &size) == ARCHIVE_OK) {
         if (!name || str_starts(name, "trusted.overlay."))
             continue;
-        if (erofs_xattr_add(&u->xattrs, name, value, size, ret_error) < 0)
+        if (sink_xattr_add(&u->xattrs, name, value, size, ret_error) < 0)
             return -1;
     }
     return 0;
 }
 
-static int attr_read(struct unpack *u, struct archive_entry *entry, struct erofs_attr *ret,
+static int attr_read(struct unpack *u, struct archive_entry *entry, struct sink_attr *ret,
                      struct error **ret_error)
 {
-    *ret = (struct erofs_attr){
+    *ret = (struct sink_attr){
         .mode = (uint32_t)archive_entry_mode(entry),
         .uid = (uint32_t)archive_entry_uid(entry),
         .gid = (uint32_t)archive_entry_gid(entry),
@@ -221,18 +221,18 @@ static int attr_read(struct unpack *u, struct archive_entry *entry, struct erofs
 /* Types of tar entries and what they become. A directory and a hard link have ways of their own. */
 static const struct {
     mode_t mode;
-    enum erofs_type type;
+    enum sink_type type;
 } types[] = {
-    {S_IFREG, EROFS_REG}, {S_IFLNK, EROFS_SYMLINK}, {S_IFCHR, EROFS_CHR},
-    {S_IFBLK, EROFS_BLK}, {S_IFIFO, EROFS_FIFO},    {S_IFSOCK, EROFS_SOCK},
+    {S_IFREG, SINK_REG}, {S_IFLNK, SINK_SYMLINK}, {S_IFCHR, SINK_CHR},
+    {S_IFBLK, SINK_BLK}, {S_IFIFO, SINK_FIFO},    {S_IFSOCK, SINK_SOCK},
 };
 
-static enum erofs_type type_of(mode_t mode)
+static enum sink_type type_of(mode_t mode)
 {
     for (size_t i = 0; i < ARRAY_SIZE(types); i++)
         if (types[i].mode == (mode & S_IFMT))
             return types[i].type;
-    return EROFS_NONE;
+    return SINK_NONE;
 }
 
 static int archive_failed(struct archive *tar, struct error **ret_error)
@@ -255,7 +255,7 @@ static int size_admit(struct unpack *u, uint64_t size, struct error **ret_error)
 }
 
 static int file_write(struct unpack *u, struct archive *tar, struct archive_entry *entry,
-                      const struct erofs_attr *attr, uint64_t *ret_nid, struct error **ret_error)
+                      const struct sink_attr *attr, uint64_t *ret_nid, struct error **ret_error)
 {
     int64_t size = archive_entry_size(entry);
     const void *data;
@@ -266,20 +266,22 @@ static int file_write(struct unpack *u, struct archive *tar, struct archive_entr
         return error_set(ret_error, ERROR_CORRUPT, 0, "its size is negative");
     if (size_admit(u, (uint64_t)size, ret_error) < 0)
         return -1;
-    erofs_file_begin(&u->writer, attr, (uint64_t)size);
+    if (u->sink->file_begin(u->writer, attr, (uint64_t)size, ret_error) < 0)
+        return -1;
     for (;;) {
         int result = archive_read_data_block(tar, &data, &count, &offset);
         if (result == ARCHIVE_EOF)
             break;
         if (result != ARCHIVE_OK || offset < 0)
             return archive_failed(tar, ret_error);
-        if (count > 0 && erofs_file_data(&u->writer, (uint64_t)offset, data, count, ret_error) < 0)
+        if (count > 0 &&
+            u->sink->file_data(u->writer, (uint64_t)offset, data, count, ret_error) < 0)
             return -1;
     }
-    return erofs_file_end(&u->writer, ret_nid, ret_error);
+    return u->sink->file_end(u->writer, ret_nid, ret_error);
 }
 
-static int node_write(struct unpack *u, struct archive_entry *entry, const struct erofs_attr *attr,
+static int node_write(struct unpack *u, struct archive_entry *entry, const struct sink_attr *attr,
                       uint64_t *ret_nid, struct error **ret_error)
 {
     const char *target = NULL;
@@ -288,29 +290,29 @@ static int node_write(struct unpack *u, struct archive_entry *entry, const struc
         target = archive_entry_symlink(entry);
         if (!target)
             target = archive_entry_symlink_utf8(entry);
-        if (!target || !*target || strlen(target) > EROFS_SYMLINK_MAX)
+        if (!target || !*target || strlen(target) > SINK_SYMLINK_MAX)
             return error_set(ret_error, ERROR_INVALID, 0,
-                             "its target is empty or longer than %d bytes", EROFS_SYMLINK_MAX);
+                             "its target is empty or longer than %d bytes", SINK_SYMLINK_MAX);
     }
-    return erofs_node(&u->writer, attr, target, ret_nid, ret_error);
+    return u->sink->node(u->writer, attr, target, ret_nid, ret_error);
 }
 
 /* Writes anything but a directory. */
 static struct tree_leaf *leaf_write(struct unpack *u, struct archive *tar,
                                     struct archive_entry *entry, struct error **ret_error)
 {
-    struct erofs_attr attr;
+    struct sink_attr attr;
     uint64_t nid;
     int result;
 
     if (attr_read(u, entry, &attr, ret_error) < 0)
         return NULL;
-    enum erofs_type type = type_of(attr.mode);
-    if (type == EROFS_NONE) {
+    enum sink_type type = type_of(attr.mode);
+    if (type == SINK_NONE) {
         error_set(ret_error, ERROR_UNSUPPORTED, 0, "it has an unknown type");
         return NULL;
     }
-    if (type == EROFS_REG)
+    if (type == SINK_REG)
         result = file_write(u, tar, entry, &attr, &nid, ret_error);
     else
         result = node_write(u, entry, &attr, &nid, ret_error);
@@ -322,7 +324,7 @@ static struct tree_leaf *leaf_write(struct unpack *u, struct archive *tar,
 static int dir_fill(struct unpack *u, struct tree_node *node, struct archive_entry *entry,
                     struct error **ret_error)
 {
-    struct erofs_attr attr;
+    struct sink_attr attr;
 
     if (attr_read(u, entry, &attr, ret_error) < 0)
         return -1;
@@ -586,4 +588,16 @@ int unpack_layer(struct unpack *u, const struct disk_layer *layer, int number,
         return error_move(ret_error, &error);
     }
     return 0;
+}
+
+int unpack_image(struct unpack *u, const struct disk_image *image, const uint8_t uuid[16],
+                 uint64_t *ret_size, struct error **ret_error)
+{
+    if (image->layer_count > DISK_LAYERS_MAX)
+        return error_set(ret_error, ERROR_TOO_LARGE, 0, "the image has more than %d layers",
+                         DISK_LAYERS_MAX);
+    for (size_t i = image->layer_count; i-- > 0;)
+        if (unpack_layer(u, &image->layers[i], (int)i, ret_error) < 0)
+            return -1;
+    return unpack_finish(u, uuid, ret_size, ret_error);
 }

@@ -73,14 +73,14 @@ static int64_t work_grown(void *arg, const struct disk_layer *layer, uint64_t fr
     }
 }
 
-static void child_run(struct work *work, const struct disk_ops *disk, struct disk_image *image,
+static void child_run(struct work *work, const struct disk *disk, struct disk_image *image,
                       const char *path)
 {
     CLEANUP_ERROR struct error *error = NULL;
     struct report report = {.news = {.any = true, .ended = true}};
     struct disk_watch watch = {.progress = work_progress, .grown = work_grown, .arg = work};
 
-    if (disk->image_prepare(image, path, &watch, &report.news.size, &error) < 0) {
+    if (disk->ops->image_prepare(disk, image, path, &watch, &report.news.size, &error) < 0) {
         report.failed = 1 + (int)error->kind;
         report.err = error->err;
         strncpy(report.message, error->message, MESSAGE_MAX - 1);
@@ -105,7 +105,7 @@ static int pipes_make(int news[2], int poke[2], struct error **ret_error)
     return error_set(ret_error, ERROR_IO, err, "make a pipe");
 }
 
-int background_begin(struct background *b, const struct disk_ops *disk, const char *id,
+int background_begin(struct background *b, const struct disk *disk, const char *id,
                      const struct image_layer *layers, size_t count, uint64_t layer_max_bytes,
                      const char *path, int *ret_fd, struct error **ret_error)
 {

@@ -20,7 +20,7 @@ struct background {
 };
 
 /* *ret_fd is readable when background_attend() has something to say. */
-int background_begin(struct background *b, const struct disk_ops *disk, const char *id,
+int background_begin(struct background *b, const struct disk *disk, const char *id,
                      const struct image_layer *layers, size_t count, uint64_t layer_max_bytes,
                      const char *path, int *ret_fd, struct error **ret_error);
 void background_feed(struct background *b, size_t layer, uint64_t bytes, bool whole);

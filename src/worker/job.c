@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "disk/disk.h"
 #include "image/load.h"
+#include "worker/storage.h"
 #include "worker/template.h"
 
 enum {
@@ -31,7 +32,7 @@ static const uint64_t LAYER_MAX_DEFAULT = 64ULL << 30;
 struct work {
     struct peer *peer;
     uint32_t seq;
-    const struct disk_ops *disk;
+    struct disk disk;
     uint64_t layer_max_bytes;
     int64_t told_ms, checked_ms;
     const char *status;    /* of the last message */
@@ -85,7 +86,7 @@ static char *work_prepared(void *arg, const char *id)
 {
     struct work *work = arg;
 
-    return work->disk->image_file(id);
+    return disk_image_file(&work->disk, id);
 }
 
 static int work_prepare(void *arg, const char *id, const struct image_layer *layers, size_t count,
@@ -103,7 +104,7 @@ static int work_prepare(void *arg, const char *id, const struct image_layer *lay
 
     for (size_t i = 0; i < count; i++)
         copies[i] = (struct disk_layer){layers[i].path, layers[i].diff_id};
-    return work->disk->image_prepare(&image, path, &watch, ret_size, ret_error);
+    return work->disk.ops->image_prepare(&work->disk, &image, path, &watch, ret_size, ret_error);
 }
 
 static int work_found(void *arg, const struct image_found *image, struct error **ret_error)
@@ -152,16 +153,18 @@ static int job_load(struct peer *peer, const void *request, uint64_t *ret_value,
     struct work work = {
         .peer = peer,
         .seq = job->seq,
-        .disk = &disk_block,
         .layer_max_bytes = job->layer_max_bytes ? job->layer_max_bytes : LAYER_MAX_DEFAULT,
     };
 
     if (peer->sent < 0)
         return error_set(ret_error, ERROR_INVALID, 0, "no archive came with the request");
-    if (disk_scratch(job->root, &scratch, &lock, ret_error) < 0)
+    if (storage_open(job->root, &work.disk, ret_error) < 0 ||
+        disk_scratch(job->root, &scratch, &lock, ret_error) < 0)
         return -1;
     int result = load_in(&work, job->root, scratch, peer->sent, work_found, ret_error);
     disk_remove(job->root, scratch, NULL);
+    if (result < 0)
+        work.disk.ops->collect(&work.disk, NULL); /* what was made before it failed */
     close(lock);
     return result;
 }
@@ -173,7 +176,44 @@ static int job_layer(struct peer *peer, const void *request, uint64_t *ret_value
 {
     const struct wire_job_layer *job = request;
 
-    return disk_block.layer_make(job->root, job->path, job->size_bytes, ret_error);
+    const struct disk_layer_spec layer = {job->path, job->image, job->size_bytes};
+    struct disk disk;
+
+    if (storage_open(job->root, &disk, ret_error) < 0)
+        return -1;
+    return disk.ops->layer_make(&disk, &layer, ret_error);
+}
+
+static int job_attach(struct peer *peer, const void *request, uint64_t *ret_value,
+                      struct error **ret_error)
+{
+    const struct wire_job_attach *job = request;
+    struct disk_root root = {0};
+    struct disk disk;
+
+    if (storage_open(job->root, &disk, ret_error) < 0 ||
+        disk.ops->attach(&disk, job->image, job->layer, &root, ret_error) < 0)
+        return -1;
+    struct wire_job_root message = {
+        .seq = job->seq, .image_path = root.image, .layer_path = root.layer, .layer_top = root.top};
+    int result = peer_send(peer, WIRE_JOB_ROOT, &message, ret_error);
+    disk_root_done(&root);
+    return result;
+}
+
+/* Every layer is tried; the first failure is told. */
+static int job_detach(struct peer *peer, const void *request, uint64_t *ret_value,
+                      struct error **ret_error)
+{
+    const struct wire_job_detach *job = request;
+    struct error *first = NULL;
+    struct disk disk;
+
+    if (storage_open(job->root, &disk, ret_error) < 0)
+        return -1;
+    STRV_FOREACH(layer, job->layers)
+        disk.ops->detach(&disk, *layer, first ? NULL : &first);
+    return first ? error_move(ret_error, &first) : 0;
 }
 
 /* Every path is tried; the first failure is told. */
@@ -182,9 +222,12 @@ static int job_remove(struct peer *peer, const void *request, uint64_t *ret_valu
 {
     const struct wire_job_remove *job = request;
     struct error *first = NULL;
+    struct disk disk;
 
     STRV_FOREACH(path, job->paths)
         (job->later ? disk_discard : disk_remove)(job->root, *path, first ? NULL : &first);
+    if (!job->later && storage_open(job->root, &disk, NULL) == 0)
+        disk.ops->collect(&disk, first ? NULL : &first);
     return first ? error_move(ret_error, &first) : 0;
 }
 
@@ -193,7 +236,11 @@ static int job_spares(struct peer *peer, const void *request, uint64_t *ret_valu
 {
     const struct wire_job_spares *job = request;
 
-    return disk_block.layer_spares(job->root, job->size_bytes, job->count, ret_error);
+    struct disk disk;
+
+    if (storage_open(job->root, &disk, ret_error) < 0)
+        return -1;
+    return disk.ops->layer_spares(&disk, job->size_bytes, job->count, ret_error);
 }
 
 static int job_sweep(struct peer *peer, const void *request, uint64_t *ret_value,
@@ -201,7 +248,11 @@ static int job_sweep(struct peer *peer, const void *request, uint64_t *ret_value
 {
     const struct wire_job_sweep *job = request;
 
-    return disk_sweep(job->root, job->keep, job->partial_keep_s, ret_error);
+    struct disk disk;
+
+    if (disk_sweep(job->root, job->keep, job->partial_keep_s, ret_error) < 0)
+        return -1;
+    return storage_open(job->root, &disk, ret_error) < 0 ? -1 : disk.ops->collect(&disk, ret_error);
 }
 
 /* ---- templates ------------------------------------------------------------------------------ */
@@ -255,10 +306,11 @@ static int job_rehearsal(struct peer *peer, const void *request, uint64_t *ret_v
     const struct wire_job_rehearsal *job = request;
     CLEANUP_FREE char *image = str_printf("%s/%s", job->root, job->image);
     CLEANUP_FREE char *scratch = NULL;
-    struct work work = {
-        .peer = peer, .seq = job->seq, .disk = &disk_block, .layer_max_bytes = LAYER_MAX_DEFAULT};
+    struct work work = {.peer = peer, .seq = job->seq, .layer_max_bytes = LAYER_MAX_DEFAULT};
     int lock;
 
+    /* Whatever the driver of containers is: it is thrown away. */
+    work.disk = (struct disk){&disk_block, job->root, NULL};
     if (access(image, F_OK) < 0) {
         if (disk_scratch(job->root, &scratch, &lock, ret_error) < 0)
             return -1;
@@ -269,7 +321,8 @@ static int job_rehearsal(struct peer *peer, const void *request, uint64_t *ret_v
         if (result < 0)
             return -1;
     }
-    return disk_block.layer_make(job->root, job->layer, REHEARSAL_LAYER_SIZE, ret_error);
+    const struct disk_layer_spec layer = {job->layer, job->image, REHEARSAL_LAYER_SIZE};
+    return disk_block.layer_make(&work.disk, &layer, ret_error);
 }
 
 static int sent_check(const struct peer *peer, struct error **ret_error)
@@ -303,6 +356,8 @@ union request {
     uint32_t seq; /* the first field of each */
     struct wire_job_load load;
     struct wire_job_layer layer;
+    struct wire_job_attach attach;
+    struct wire_job_detach detach;
     struct wire_job_remove remove;
     struct wire_job_sweep sweep;
     struct wire_job_spares spares;
@@ -318,6 +373,8 @@ static const struct {
 } jobs[] = {
     {WIRE_JOB_LOAD, job_load},
     {WIRE_JOB_LAYER, job_layer},
+    {WIRE_JOB_ATTACH, job_attach},
+    {WIRE_JOB_DETACH, job_detach},
     {WIRE_JOB_REMOVE, job_remove},
     {WIRE_JOB_SWEEP, job_sweep},
     {WIRE_JOB_SPARES, job_spares},
@@ -337,6 +394,8 @@ static int job_answer(struct peer *peer, uint32_t seq, const struct error *error
 
 int job_run(struct peer *peer, const struct wire_frame *frame, struct error **ret_error)
 {
+    if (frame->type == WIRE_STORAGE)
+        return storage_take(frame, ret_error);
     for (size_t i = 0; i < ARRAY_SIZE(jobs); i++) {
         if (jobs[i].type != frame->type)
             continue;

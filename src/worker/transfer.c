@@ -13,6 +13,7 @@
 #include "image/push.h"
 #include "worker/background.h"
 #include "worker/job.h"
+#include "worker/storage.h"
 
 /* Of one layer, unpacked, when the request does not say. */
 static const uint64_t LAYER_MAX_DEFAULT = 64ULL << 30;
@@ -22,6 +23,7 @@ enum { STALL_DEFAULT_MS = 30000 };
 struct work {
     struct peer *peer;
     uint32_t seq;
+    struct disk disk;
     uint64_t layer_max_bytes;
     struct background background;
 };
@@ -45,7 +47,9 @@ static int work_progress(void *arg, const char *id, const char *status, uint64_t
 
 static char *work_prepared(void *arg, const char *id)
 {
-    return disk_block.image_file(id);
+    const struct work *work = arg;
+
+    return disk_image_file(&work->disk, id);
 }
 
 static int work_prepare_begin(void *arg, const char *id, const struct image_layer *layers,
@@ -53,7 +57,7 @@ static int work_prepare_begin(void *arg, const char *id, const struct image_laye
 {
     struct work *work = arg;
 
-    return background_begin(&work->background, &disk_block, id, layers, count,
+    return background_begin(&work->background, &work->disk, id, layers, count,
                             work->layer_max_bytes, path, ret_fd, ret_error);
 }
 
@@ -143,10 +147,14 @@ static int job_pull(struct peer *peer, const void *request, struct error **ret_e
 
     if (credentials_parse(job->credentials, &credentials, ret_error) < 0)
         return -1;
-    int result = disk_scratch(job->root, &scratch, &lock, ret_error);
+    int result = storage_open(job->root, &work.disk, ret_error);
+    if (result == 0)
+        result = disk_scratch(job->root, &scratch, &lock, ret_error);
     if (result == 0) {
         result = pull_in(&work, job, scratch, &credentials, ret_error);
         disk_remove(job->root, scratch, NULL);
+        if (result < 0)
+            work.disk.ops->collect(&work.disk, NULL); /* what was made before it failed */
         close(lock);
     }
     credentials_done(&credentials);
@@ -242,6 +250,8 @@ static int job_do(struct peer *peer, size_t number, const struct wire_frame *fra
 /* The request is copied: it is needed beyond the next frame, and may hold a secret. */
 int job_run(struct peer *peer, const struct wire_frame *frame, struct error **ret_error)
 {
+    if (frame->type == WIRE_STORAGE)
+        return storage_take(frame, ret_error);
     for (size_t i = 0; i < ARRAY_SIZE(jobs); i++) {
         if (jobs[i].type != frame->type)
             continue;

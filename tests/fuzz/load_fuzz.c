@@ -27,7 +27,9 @@ static int no_progress(void *arg, const char *id, const char *status, uint64_t d
 
 static char *prepared(void *arg, const char *id)
 {
-    return disk_block.image_file(id);
+    const struct disk disk = {&disk_block, NULL, NULL};
+
+    return disk_image_file(&disk, id);
 }
 
 static int prepare(void *arg, const char *id, const struct image_layer *layers, size_t count,
@@ -39,7 +41,8 @@ static int prepare(void *arg, const char *id, const struct image_layer *layers, 
 
     for (size_t i = 0; i < count; i++)
         copies[i] = (struct disk_layer){layers[i].path, layers[i].diff_id};
-    return disk_block.image_prepare(&image, path, NULL, ret_size, ret_error);
+    const struct disk disk = {&disk_block, NULL, NULL};
+    return disk_block.image_prepare(&disk, &image, path, NULL, ret_size, ret_error);
 }
 
 static int found(void *arg, const struct image_found *image, struct error **ret_error)
