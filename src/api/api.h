@@ -20,7 +20,7 @@ enum {
 /* What the daemon says about itself. Strings outlive the api. */
 struct api_config {
     const char *const *settings; /* name, value, name, value … */
-    const char *root, *socket, *machine, *kernel, *qemu;
+    const char *root, *storage, *socket, *machine, *kernel, *qemu;
     struct spec_limits limits;
     uint32_t stop_grace_ms;
     unsigned connections_max;

@@ -133,11 +133,11 @@ static char **boot_disks(struct exec *exec, const struct vm *vm)
 {
     char **disks = NULL;
     const struct pod *pod = world_pod(exec->world, vm->pod);
-    if (!pod)
+    if (!pod || storage_attaches(exec)) /* then they are plugged in once they are attached */
         return NULL;
     POD_FOREACH_CTR(ctr, pod) {
-        CLEANUP_FREE char *image = path_of_image(ctr->image_id);
-        CLEANUP_FREE char *layer = path_of_layer(pod, ctr);
+        CLEANUP_FREE char *image = path_of_image(exec, ctr);
+        CLEANUP_FREE char *layer = path_of_layer(exec, pod, ctr);
         CLEANUP_FREE char *ro = str_printf("ro:%s/%s", exec->config.root, image);
         if (strv_count((const char *const *)disks) + 2 > BOOT_DISKS_MAX)
             break;

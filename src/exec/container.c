@@ -1,4 +1,6 @@
 /* What is done to containers, and to the files of what is removed. */
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 
 #include "exec/exec_int.h"
@@ -35,22 +37,36 @@ static uint64_t log_max_bytes(const struct exec *exec, const struct pod *pod)
     return bytes;
 }
 
+/* A keeper may write to no device but what it is given open. -1: it opens the layer itself. */
+static int layer_open(const struct task *task, struct error **ret_error)
+{
+    if (!storage_attaches(task->exec))
+        return -1;
+    int fd = open(task->root.layer_path, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        error_set(ret_error, ERROR_IO, errno, "open its layer '%s'", task->root.layer_path);
+    return fd;
+}
+
 static void run_send(struct task *task, struct link *link, const struct container *ctr,
                      const struct pod *pod, const struct process *process)
 {
     struct exec *exec = task->exec;
-    CLEANUP_FREE char *image_file = path_of_image(ctr->image_id);
-    CLEANUP_FREE char *image_path = path_full(exec, image_file);
-    CLEANUP_FREE char *layer_file = path_of_layer(pod, ctr);
-    CLEANUP_FREE char *layer_path = path_full(exec, layer_file);
+    CLEANUP_ERROR struct error *error = NULL;
+    int fd = layer_open(task, &error);
+    if (error) {
+        task_done(task, error, NULL);
+        return;
+    }
     CLEANUP_FREE char *log_file = path_of_log(pod, ctr);
     CLEANUP_FREE char *log_path = path_full(exec, log_file);
     struct wire_run message = {
         .ctr = ctr->id,
         .run = ctr->run,
         .name = ctr->spec.name,
-        .image_path = image_path,
-        .layer_path = layer_path,
+        .image_path = task->root.image_path,
+        .layer_path = task->root.layer_path,
+        .layer_top = task->root.layer_top,
         .log_path = str_eq(pod->spec.log_type, "none") ? "" : log_path,
         .argv = (const char *const *)process->argv,
         .env = (const char *const *)process->env,
@@ -60,10 +76,11 @@ static void run_send(struct task *task, struct link *link, const struct containe
         .flags = process_flags(process),
         .log_max_bytes = log_max_bytes(exec, pod),
     };
-    task->ask = link_ask(link, WIRE_RUN, &message, -1, task_answered, task);
+    task->ask = link_ask(link, WIRE_RUN, &message, fd, task_answered, task);
 }
 
-void act_ctr_run(struct task *task)
+/* Its disks are there. */
+static void run_begin(struct task *task)
 {
     struct exec *exec = task->exec;
     const struct container *ctr = ctr_of(task);
@@ -79,6 +96,36 @@ void act_ctr_run(struct task *task)
     parked_hand_over(exec, link, ctr);
     run_send(task, link, ctr, pod, &process);
     process_clear(&process);
+}
+
+static void run_attached(const struct error *error, uint64_t value, void *arg)
+{
+    struct task *task = arg;
+    task->job = NULL;
+    if (error)
+        task_done(task, error, NULL);
+    else
+        run_begin(task);
+}
+
+void act_ctr_run(struct task *task)
+{
+    struct exec *exec = task->exec;
+    const struct container *ctr = ctr_of(task);
+    const struct pod *pod = ctr ? world_pod(exec->world, ctr->pod) : NULL;
+    if (!pod) {
+        task_fail(task, ERROR_NOT_FOUND, "its pod is gone");
+        return;
+    }
+    CLEANUP_FREE char *image = path_of_image(exec, ctr);
+    CLEANUP_FREE char *layer = path_of_layer(exec, pod, ctr);
+    if (storage_attaches(exec)) {
+        task->job = pool_attach(exec->pool, image, layer, &task->root, run_attached, task);
+        return;
+    }
+    task->root.image_path = path_full(exec, image);
+    task->root.layer_path = path_full(exec, layer);
+    run_begin(task);
 }
 
 void act_ctr_stop(struct task *task)
@@ -111,11 +158,11 @@ void act_ctr_drop(struct task *task)
     const struct container *ctr = ctr_of(task);
     struct link *link = link_of_ctr(task->exec, ctr);
     if (!link) {
-        task_done(task, NULL, NULL); /* what held its disks is gone */
+        storage_released(NULL, 0, task); /* what held its disks is gone */
         return;
     }
     struct wire_drop message = {.ctr = ctr->id};
-    task->ask = link_ask(link, WIRE_DROP, &message, -1, task_answered, task);
+    task->ask = link_ask(link, WIRE_DROP, &message, -1, storage_released, task);
 }
 
 /* ---- files ---------------------------------------------------------------------------------- */
@@ -130,9 +177,10 @@ void act_make_layer(struct task *task)
         return;
     }
     CLEANUP_FREE char *directory = path_of_pod(pod);
-    CLEANUP_FREE char *path = path_of_layer(pod, ctr);
-    task->job =
-        pool_layer(exec->pool, directory, path, pod->spec.storage_mb << 20, task_answered, task);
+    CLEANUP_FREE char *path = path_of_layer(exec, pod, ctr);
+    CLEANUP_FREE char *image = path_of_image(exec, ctr);
+    const struct layer_spec layer = {path, image, pod->spec.storage_mb << 20};
+    task->job = pool_layer(exec->pool, directory, &layer, task_answered, task);
 }
 
 void act_remove_files(struct task *task)
@@ -152,7 +200,7 @@ void act_remove_files(struct task *task)
         return;
     }
     if (ctr) {
-        strv_push_take(&paths, path_of_layer(pod, ctr));
+        strv_push_take(&paths, path_of_layer(exec, pod, ctr));
         strv_push_take(&paths, path_of_log(pod, ctr));
         strv_push_take(&paths, str_printf("%s.1", paths[1]));
     } else {

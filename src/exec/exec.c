@@ -118,6 +118,7 @@ static void task_free(struct task *task)
         ask_forget(task->ask);
     if (task->job)
         job_forget(task->job);
+    job_root_clear(&task->root);
     DL_FOREACH(task->exec->links, link)
         if (link->spawn == task)
             link->spawn = NULL;
@@ -192,9 +193,11 @@ char *path_of_pod(const struct pod *pod)
     return str_printf("pods/%s", pod->uid);
 }
 
-char *path_of_layer(const struct pod *pod, const struct container *ctr)
+char *path_of_layer(const struct exec *exec, const struct pod *pod, const struct container *ctr)
 {
-    return str_printf("pods/%s/%s.ext4", pod->uid, ctr->id);
+    /* With another driver than `block` it is a file that stands for the layer. */
+    return str_printf("pods/%s/%s.%s", pod->uid, ctr->id,
+                      storage_attaches(exec) ? "layer" : "ext4");
 }
 
 char *path_of_log(const struct pod *pod, const struct container *ctr)
@@ -202,10 +205,10 @@ char *path_of_log(const struct pod *pod, const struct container *ctr)
     return str_printf("pods/%s/%s.log", pod->uid, ctr->id);
 }
 
-char *path_of_image(const char *image_id)
+char *path_of_image(const struct exec *exec, const struct container *ctr)
 {
-    return str_printf("images/%s.erofs",
-                      str_starts(image_id, "sha256:") ? image_id + strlen("sha256:") : image_id);
+    const struct image *image = world_image(exec->world, ctr->image);
+    return xstrdup(image && image->files ? image->files[0] : "");
 }
 
 char *path_of_vm(const char *vm)

@@ -43,7 +43,9 @@ struct exec_config {
     uint64_t job_deadline_ms;
     const char *registries; /* directory of registries' certificates */
     const char *const *insecure, *const *mirrors;
-    uint32_t registry_deadline_ms; /* time without progress */
+    uint32_t registry_deadline_ms;      /* time without progress */
+    const char *storage;                /* the storage driver, and … */
+    const char *const *storage_options; /* … its options */
 
     bool templates;                 /* whether VMs are cloned at all */
     const char *template_dir;       /* absolute; made if it is missing */

@@ -16,14 +16,20 @@ enum {
 
 #define REHEARSAL_PREFIX "cache/rehearsal-"
 
+/* JOB_ROOT; owned. */
+struct job_root {
+    char *image_path, *layer_path, *layer_top;
+};
+
 /* An effect that is being done. */
 struct task {
     struct task *prev, *next;
     struct exec *exec;
     struct effect effect;
-    struct timer *timer; /* its deadline; of a TIMER, its time */
-    struct ask *ask;     /* what it waits for: a keeper … */
-    struct job *job;     /* … or a worker */
+    struct timer *timer;  /* its deadline; of a TIMER, its time */
+    struct ask *ask;      /* what it waits for: a keeper … */
+    struct job *job;      /* … or a worker */
+    struct job_root root; /* CTR_RUN: what the storage driver gives to the VM */
 };
 
 /* A client that waits for its container to start. */
@@ -198,34 +204,46 @@ void parked_free_all(struct exec *exec);
 void adopt_snapshot_replied(struct link *link, const struct error *error);
 void adopt_link_closed(struct link *link);
 
+/* ---- storage.c: layers that a VM can have only while they are attached ----------------------- */
+
+/* Whether the storage driver must be asked before a VM gets a layer, and after it had it. */
+bool storage_attaches(const struct exec *exec);
+/* For asks and jobs: `arg` is the task, and what the VM had of its object is free now. Detaches
+ * that, then reports. */
+void storage_released(const struct error *error, uint64_t value, void *arg);
+void job_root_clear(struct job_root *root);
+
 /* ---- pool.c: workers ------------------------------------------------------------------------ */
+
+typedef void job_done(const struct error *error, uint64_t value, void *arg);
 
 struct pool *pool_new(struct exec *exec);
 void pool_free(struct pool *pool);
+/* A writable layer that is to be made. */
+struct layer_spec {
+    const char *path;
+    const char *image; /* the prepared root that it is for */
+    uint64_t size_bytes;
+};
+
 /* Paths are relative to the root. `done` as for an ask, and never before the call returns. */
-struct job *pool_layer(struct pool *pool, const char *directory, const char *path,
-                       uint64_t size_bytes,
-                       void (*done)(const struct error *error, uint64_t value, void *arg),
-                       void *arg);
-struct job *pool_remove(struct pool *pool, const char *const *paths,
-                        void (*done)(const struct error *error, uint64_t value, void *arg),
-                        void *arg);
+struct job *pool_layer(struct pool *pool, const char *directory, const struct layer_spec *layer,
+                       job_done *done, void *arg);
+/* Fills *ret_root, which must stay until `done`. */
+struct job *pool_attach(struct pool *pool, const char *image, const char *layer,
+                        struct job_root *ret_root, job_done *done, void *arg);
+struct job *pool_detach(struct pool *pool, const char *const *layers, job_done *done, void *arg);
+struct job *pool_remove(struct pool *pool, const char *const *paths, job_done *done, void *arg);
 /* The same below another directory than the root; nobody waits for it. */
 void pool_remove_below(struct pool *pool, const char *root, const char *const *paths);
 /* Makes the image that is rehearsed and a layer, in `directory`, which is made first. */
 struct job *pool_rehearsal(struct pool *pool, const char *directory, const char *image,
-                           const char *layer,
-                           void (*done)(const struct error *error, uint64_t value, void *arg),
-                           void *arg);
+                           const char *layer, job_done *done, void *arg);
 /* `memory` is taken over; the other paths are absolute. The value is the bytes of the files. */
 struct job *pool_template_save(struct pool *pool, int memory, const char *dir, const char *path,
-                               const char *const *inputs,
-                               void (*done)(const struct error *error, uint64_t value, void *arg),
-                               void *arg);
+                               const char *const *inputs, job_done *done, void *arg);
 struct job *pool_template_load(struct pool *pool, int memory, const char *path,
-                               const char *const *inputs,
-                               void (*done)(const struct error *error, uint64_t value, void *arg),
-                               void *arg);
+                               const char *const *inputs, job_done *done, void *arg);
 /* Sees to it that there are spare layers. */
 void pool_spares(struct pool *pool);
 /* Of a removal that was not sent yet: what images in the world have is left out then. */
@@ -246,10 +264,10 @@ void pool_cancel(struct pool *pool, struct job *job);
 /* ---- paths, relative to the root; owned ------------------------------------------------------ */
 
 char *path_of_pod(const struct pod *pod);
-char *path_of_layer(const struct pod *pod, const struct container *ctr);
+char *path_of_layer(const struct exec *exec, const struct pod *pod, const struct container *ctr);
 char *path_of_log(const struct pod *pod, const struct container *ctr);
-/* The prepared root filesystem of an image. */
-char *path_of_image(const char *image_id);
+/* The prepared root filesystem of a container's image; "" if the image is gone. */
+char *path_of_image(const struct exec *exec, const struct container *ctr);
 char *path_of_vm(const char *vm);
 /* The prepared root of the image that is rehearsed. */
 char *rehearsal_image(const struct exec_config *config);

@@ -23,11 +23,12 @@ enum { PARTIAL_KEEP_S = 24 * 60 * 60 };
 struct job {
     struct job *prev, *next; /* of those that wait */
     unsigned type;
-    char *root;             /* REMOVE: NULL is the daemon's */
-    char *directory, *path; /* LAYER, REHEARSAL: the directory is made first; TEMPLATE_… */
-    char *image;            /* REHEARSAL */
+    char *root;                /* REMOVE: NULL is the daemon's */
+    char *directory, *path;    /* LAYER, REHEARSAL: the directory is made first; TEMPLATE_… */
+    char *image;               /* LAYER, ATTACH, REHEARSAL */
+    struct job_root *ret_root; /* ATTACH */
     uint64_t size_bytes;
-    char **paths;    /* REMOVE; TEMPLATE_…: the inputs */
+    char **paths;    /* REMOVE, DETACH; TEMPLATE_…: the inputs */
     bool background; /* nobody waits for it */
     bool all;        /* SWEEP: what interrupted pulls have left, too */
     bool shared;     /* REMOVE: other images may have some of the files */
@@ -99,6 +100,7 @@ void job_forget(struct job *job)
 {
     job->ops = NULL;
     job->done = NULL;
+    job->ret_root = NULL;
 }
 
 static struct job *job_new(unsigned type)
@@ -156,10 +158,27 @@ static int send_layer(struct worker *w, struct job *job, struct error **ret_erro
     struct wire_job_layer message = {.seq = 1,
                                      .root = w->pool->exec->config.root,
                                      .path = job->path,
-                                     .size_bytes = job->size_bytes};
+                                     .size_bytes = job->size_bytes,
+                                     .image = job->image};
     if (directory_make(w, job, ret_error) < 0)
         return -1;
     conn_send(w->conn, WIRE_JOB_LAYER, 0, &message);
+    return 0;
+}
+
+static int send_attach(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct wire_job_attach message = {
+        .seq = 1, .root = w->pool->exec->config.root, .image = job->image, .layer = job->path};
+    conn_send(w->conn, WIRE_JOB_ATTACH, 0, &message);
+    return 0;
+}
+
+static int send_detach(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct wire_job_detach message = {
+        .seq = 1, .root = w->pool->exec->config.root, .layers = (const char *const *)job->paths};
+    conn_send(w->conn, WIRE_JOB_DETACH, 0, &message);
     return 0;
 }
 
@@ -254,6 +273,8 @@ static int job_send(struct worker *w, struct job *job, struct error **ret_error)
     } senders[] = {
         {WIRE_JOB_LOAD, send_load},
         {WIRE_JOB_LAYER, send_layer},
+        {WIRE_JOB_ATTACH, send_attach},
+        {WIRE_JOB_DETACH, send_detach},
         {WIRE_JOB_REMOVE, send_remove},
         {WIRE_JOB_SWEEP, send_sweep},
         {WIRE_JOB_SPARES, send_spares},
@@ -387,11 +408,12 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         struct wire_reply reply;
         struct wire_job_progress progress;
         struct wire_job_image image;
+        struct wire_job_root root;
     } message = {{0}};
     if (fd >= 0)
         close(fd);
     if (!job || (frame->type != WIRE_REPLY && frame->type != WIRE_JOB_PROGRESS &&
-                 frame->type != WIRE_JOB_IMAGE))
+                 frame->type != WIRE_JOB_IMAGE && frame->type != WIRE_JOB_ROOT))
         return;
     if (wire_get(frame, &message, &error) < 0) {
         log_error("worker: %s", error_message(error));
@@ -403,6 +425,10 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
             timer_set(w->deadline, w->pool->exec->config.job_deadline_ms);
     } else if (frame->type == WIRE_JOB_IMAGE && job->ops) {
         job->ops->image(&message.image, job->arg);
+    } else if (frame->type == WIRE_JOB_ROOT && job->ret_root) {
+        str_set(&job->ret_root->image_path, message.root.image_path);
+        str_set(&job->ret_root->layer_path, message.root.layer_path);
+        str_set(&job->ret_root->layer_top, message.root.layer_top);
     } else if (frame->type == WIRE_REPLY) {
         wire_reply_check(&message.reply, &error);
         w->job = NULL;
@@ -479,6 +505,9 @@ static int worker_start(struct worker *w, struct error **ret_error)
     }
     w->conn = conn_new(exec->loop, pair[0], &worker_ops, w);
     conn_send_hello(w->conn, "huskd");
+    const struct wire_storage storage = {.driver = exec->config.storage,
+                                         .options = exec->config.storage_options};
+    conn_send(w->conn, WIRE_STORAGE, 0, &storage);
     return 0;
 }
 
@@ -526,29 +555,48 @@ void pool_free(struct pool *pool)
     }
 }
 
-struct job *pool_layer(struct pool *pool, const char *directory, const char *path,
-                       uint64_t size_bytes,
-                       void (*done)(const struct error *error, uint64_t value, void *arg),
-                       void *arg)
+/* A job that is answered. */
+static struct job *pool_ask(struct pool *pool, unsigned type, job_done *done, void *arg)
 {
-    struct job *job = job_new(WIRE_JOB_LAYER);
-    job->directory = xstrdup(directory);
-    job->path = xstrdup(path);
-    job->size_bytes = size_bytes;
+    struct job *job = job_new(type);
     job->done = done;
     job->arg = arg;
     return pool_add(pool, job);
 }
 
-struct job *pool_remove(struct pool *pool, const char *const *paths,
-                        void (*done)(const struct error *error, uint64_t value, void *arg),
-                        void *arg)
+struct job *pool_layer(struct pool *pool, const char *directory, const struct layer_spec *layer,
+                       job_done *done, void *arg)
 {
-    struct job *job = job_new(WIRE_JOB_REMOVE);
+    struct job *job = pool_ask(pool, WIRE_JOB_LAYER, done, arg);
+    job->directory = xstrdup(directory);
+    job->path = xstrdup(layer->path);
+    job->image = xstrdup(layer->image);
+    job->size_bytes = layer->size_bytes;
+    return job;
+}
+
+struct job *pool_attach(struct pool *pool, const char *image, const char *layer,
+                        struct job_root *ret_root, job_done *done, void *arg)
+{
+    struct job *job = pool_ask(pool, WIRE_JOB_ATTACH, done, arg);
+    job->image = xstrdup(image);
+    job->path = xstrdup(layer);
+    job->ret_root = ret_root;
+    return job;
+}
+
+struct job *pool_detach(struct pool *pool, const char *const *layers, job_done *done, void *arg)
+{
+    struct job *job = pool_ask(pool, WIRE_JOB_DETACH, done, arg);
+    job->paths = strv_copy(layers);
+    return job;
+}
+
+struct job *pool_remove(struct pool *pool, const char *const *paths, job_done *done, void *arg)
+{
+    struct job *job = pool_ask(pool, WIRE_JOB_REMOVE, done, arg);
     job->paths = strv_copy(paths);
-    job->done = done;
-    job->arg = arg;
-    return pool_add(pool, job);
+    return job;
 }
 
 void pool_remove_below(struct pool *pool, const char *root, const char *const *paths)
@@ -560,23 +608,18 @@ void pool_remove_below(struct pool *pool, const char *root, const char *const *p
 }
 
 struct job *pool_rehearsal(struct pool *pool, const char *directory, const char *image,
-                           const char *layer,
-                           void (*done)(const struct error *error, uint64_t value, void *arg),
-                           void *arg)
+                           const char *layer, job_done *done, void *arg)
 {
-    struct job *job = job_new(WIRE_JOB_REHEARSAL);
+    struct job *job = pool_ask(pool, WIRE_JOB_REHEARSAL, done, arg);
     job->directory = xstrdup(directory);
     job->image = xstrdup(image);
     job->path = xstrdup(layer);
-    job->done = done;
-    job->arg = arg;
-    return pool_add(pool, job);
+    return job;
 }
 
-static struct job *template_job(unsigned type, int memory, const char *path,
+static struct job *template_job(struct job *job, int memory, const char *path,
                                 const char *const *inputs)
 {
-    struct job *job = job_new(type);
     job->fd = memory;
     job->path = xstrdup(path);
     job->paths = strv_copy(inputs);
@@ -584,26 +627,18 @@ static struct job *template_job(unsigned type, int memory, const char *path,
 }
 
 struct job *pool_template_save(struct pool *pool, int memory, const char *dir, const char *path,
-                               const char *const *inputs,
-                               void (*done)(const struct error *error, uint64_t value, void *arg),
-                               void *arg)
+                               const char *const *inputs, job_done *done, void *arg)
 {
-    struct job *job = template_job(WIRE_JOB_TEMPLATE_SAVE, memory, path, inputs);
+    struct job *job = pool_ask(pool, WIRE_JOB_TEMPLATE_SAVE, done, arg);
     job->directory = xstrdup(dir);
-    job->done = done;
-    job->arg = arg;
-    return pool_add(pool, job);
+    return template_job(job, memory, path, inputs);
 }
 
 struct job *pool_template_load(struct pool *pool, int memory, const char *path,
-                               const char *const *inputs,
-                               void (*done)(const struct error *error, uint64_t value, void *arg),
-                               void *arg)
+                               const char *const *inputs, job_done *done, void *arg)
 {
-    struct job *job = template_job(WIRE_JOB_TEMPLATE_LOAD, memory, path, inputs);
-    job->done = done;
-    job->arg = arg;
-    return pool_add(pool, job);
+    struct job *job = pool_ask(pool, WIRE_JOB_TEMPLATE_LOAD, done, arg);
+    return template_job(job, memory, path, inputs);
 }
 
 void pool_spares(struct pool *pool)

@@ -127,7 +127,7 @@ void act_vm_clean(struct task *task)
     }
     CLEANUP_FREE char *path = path_of_vm(vm->id);
     const char *const paths[] = {path, NULL};
-    task->job = pool_remove(exec->pool, paths, task_answered, task);
+    task->job = pool_remove(exec->pool, paths, storage_released, task);
 }
 
 static char *rehearsal_layer(const char *vm)
@@ -216,5 +216,5 @@ void act_pod_leave(struct task *task)
     struct wire_pod_leave message = {0};
     struct link *link = link_for(task, link_of_pod(task->exec, task->effect.token.ref));
     if (link)
-        task_ask(task, link, WIRE_POD_LEAVE, &message);
+        task->ask = link_ask(link, WIRE_POD_LEAVE, &message, -1, storage_released, task);
 }

@@ -26,6 +26,7 @@ enum {
 struct daemon {
     const struct settings *settings;
     char **settings_list;
+    char **storage_options;
     struct places places;
     uint64_t template_sizes[SETTINGS_SIZES_MAX];
     size_t template_size_count;
@@ -279,6 +280,8 @@ static void exec_make(struct daemon *d)
         .mirrors = (const char *const *)d->places.mirrors,
         .registry_deadline_ms = (uint32_t)s->registry_deadline,
         .job_deadline_ms = s->job_deadline,
+        .storage = s->storage,
+        .storage_options = (const char *const *)d->storage_options,
         .templates = str_eq(s->templates, "on"),
         .template_dir = d->places.templates,
         .template_sizes = d->template_sizes,
@@ -303,6 +306,7 @@ static void api_make(struct daemon *d)
     const struct api_config config = {
         .settings = (const char *const *)d->settings_list,
         .root = d->places.root,
+        .storage = s->storage,
         .socket = s->socket,
         .machine = s->machine,
         .kernel = d->places.kernel,
@@ -316,6 +320,23 @@ static void api_make(struct daemon *d)
     ops_set_before(api_ops(d->api), request_comes, d);
 }
 
+/* Images and layers are of the driver that made them: another one may only begin with none. */
+static int storage_check(struct daemon *d, struct error **ret_error)
+{
+    CLEANUP_FREE char *stored = store_meta_get(d->store, "storage");
+    const char *before = str_or(stored, "block"), *now = d->settings->storage;
+    unsigned images = d->world->tables[NOUN_IMAGE].count;
+    unsigned pods = d->world->tables[NOUN_POD].count;
+    if (stored && str_eq(stored, now))
+        return 0;
+    if (str_eq(before, now) || images + pods == 0)
+        return store_meta_set(d->store, "storage", now, ret_error);
+    return error_set(ret_error, ERROR_STATE, 0,
+                     "the root '%s' has images (%u) or pods (%u) of the storage driver '%s': set "
+                     "storage=%s, remove them, or choose another root",
+                     d->places.root, images, pods, before, before);
+}
+
 static int world_make(struct daemon *d, struct error **ret_error)
 {
     CLEANUP_FREE char *path = str_printf("%s/husk.db", d->places.root);
@@ -327,6 +348,8 @@ static int world_make(struct daemon *d, struct error **ret_error)
     d->world = world_new();
     if (store_open(path, &d->store, ret_error) < 0 || store_load(d->store, d->world, ret_error) < 0)
         return error_wrap(ret_error, "the store '%s'", path);
+    if (storage_check(d, ret_error) < 0)
+        return -1;
     store_keep_events(d->store, d->settings->events_keep);
     d->core = core_new(d->world, seed);
     core_set_restarts(d->core, &(struct restart_policy){.first_ms = d->settings->restart_delay_min,
@@ -347,6 +370,8 @@ int daemon_new(const struct settings *settings, struct daemon **ret, struct erro
     d->lock = d->listener = -1;
     places_init(&d->places, settings);
     d->settings_list = settings_list(settings);
+    d->storage_options =
+        str_empty(settings->storage_opt) ? NULL : str_split(settings->storage_opt, ',');
     if (crash_read(&d->crash, ret_error) < 0 || root_take(&d->places, &d->lock, ret_error) < 0 ||
         socket_take(settings, &d->listener, &d->activated, ret_error) < 0 ||
         world_make(d, ret_error) < 0) {
@@ -458,6 +483,7 @@ void daemon_free(struct daemon *d)
     if (d->lock >= 0)
         close(d->lock);
     strv_free(d->settings_list);
+    strv_free(d->storage_options);
     places_done(&d->places);
     free(d);
 }

@@ -5,6 +5,7 @@
  * is one that had no file at the start.
  */
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include "base/str.h"
 #include "hyper/qemu_args.h"
@@ -15,6 +16,13 @@ enum { UNPLUG_DEADLINE_MS = 20 * 1000 }; /* until the guest has let go of a disk
 static char *name_of(char kind, const struct op *op)
 {
     return str_printf("%c%u", kind, op->number);
+}
+
+/* QEMU will not have a device for a file, nor the other way round. */
+static const char *driver_of(const struct hyper_disk *disk)
+{
+    struct stat st;
+    return fstat(disk->fd, &st) == 0 && S_ISBLK(st.st_mode) ? "host_device" : "file";
 }
 
 static json_t *fdset_arguments(const struct op *op)
@@ -30,7 +38,8 @@ static json_t *blockdev_arguments(const struct op *op)
     CLEANUP_FREE char *file = str_printf("/dev/fdset/%lld", (long long)op->fdset);
     return json_pack("{s:s, s:s, s:b, s:s, s:{s:s, s:s, s:b, s:s}}", "driver", "raw", "node-name",
                      node, "read-only", (int)op->read_only, "discard", "unmap", "file", "driver",
-                     "file", "filename", file, "read-only", (int)op->read_only, "discard", "unmap");
+                     op->driver, "filename", file, "read-only", (int)op->read_only, "discard",
+                     "unmap");
 }
 
 static json_t *node_arguments(const struct op *op)
@@ -95,6 +104,7 @@ void qemu_disk_add(struct hyper *h, unsigned lun, const struct hyper_disk *disk,
                             .step_count = ARRAY_SIZE(add_steps),
                             .number = lun,
                             .read_only = disk->read_only,
+                            .driver = driver_of(disk),
                             .fd = fcntl(disk->fd, F_DUPFD_CLOEXEC, 0),
                             .done = done,
                             .arg = arg});
@@ -123,8 +133,8 @@ static json_t *file_arguments(const struct op *op)
 {
     CLEANUP_FREE char *node = name_of('f', op);
     CLEANUP_FREE char *file = str_printf("/dev/fdset/%u", QEMU_FD_DISK + op->number);
-    return json_pack("{s:s, s:s, s:s, s:b, s:s}", "driver", "file", "node-name", node, "filename",
-                     file, "read-only", (int)op->read_only, "discard", "unmap");
+    return json_pack("{s:s, s:s, s:s, s:b, s:s}", "driver", op->driver, "node-name", node,
+                     "filename", file, "read-only", (int)op->read_only, "discard", "unmap");
 }
 
 static json_t *file_node_arguments(const struct op *op)
@@ -178,6 +188,7 @@ void qemu_disk_put(struct hyper *h, unsigned number, const struct hyper_disk *di
                             .step_count = ARRAY_SIZE(put_steps),
                             .number = number,
                             .read_only = disk->read_only,
+                            .driver = driver_of(disk),
                             .fd = fcntl(disk->fd, F_DUPFD_CLOEXEC, 0),
                             .done = done,
                             .arg = arg});

@@ -142,11 +142,12 @@ static void container_look(struct container *c)
 {
     CLEANUP_ERROR struct error *error = NULL;
 
-    if (!c->image_device)
+    bool alone = !str_empty(c->start.layer_top);
+    if (!c->image_device && !alone)
         c->image_device = disk_find(c->start.image_disk);
     if (!c->layer_device)
         c->layer_device = disk_find(c->start.layer_disk);
-    if (c->image_device && c->layer_device) {
+    if ((c->image_device || alone) && c->layer_device) {
         if (!grow_ready())
             return;
         alarm_unset(&c->alarm);
@@ -154,7 +155,7 @@ static void container_look(struct container *c)
             container_refuse(c, error);
     } else if (now_ms() >= c->deadline_ms) {
         error_set(&error, ERROR_TIMEOUT, 0, "disk '%s' did not appear within %d seconds",
-                  c->image_device ? c->start.layer_disk : c->start.image_disk,
+                  c->image_device || alone ? c->start.layer_disk : c->start.image_disk,
                   DISK_DEADLINE_MS / 1000);
         container_refuse(c, error);
     }
@@ -200,8 +201,11 @@ static int start_check(const struct wire_ctr_start *m, uint32_t stream, struct e
         return error_set(ret_error, ERROR_EXISTS, 0, "stream %u is in use", stream);
     if (!m->argv || !m->argv[0])
         return error_set(ret_error, ERROR_INVALID, 0, "container '%s' has no command", m->ctr);
-    if (disk_check(m->image_disk, ret_error) < 0)
+    if (str_empty(m->layer_top) && disk_check(m->image_disk, ret_error) < 0)
         return -1;
+    if (!str_empty(m->layer_top) && (strchr(m->layer_top, '/') || m->layer_top[0] == '.'))
+        return error_set(ret_error, ERROR_INVALID, 0, "'%s' is no name of a directory",
+                         m->layer_top);
     return disk_check(m->layer_disk, ret_error);
 }
 

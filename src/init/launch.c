@@ -147,6 +147,7 @@ static int root_make(const struct launch *l, struct error **ret_error)
     const char *hostname = container_hostname(c);
     struct root root = {.image_device = c->image_device,
                         .layer_device = c->layer_device,
+                        .layer_top = c->start.layer_top,
                         .hostname = hostname,
                         .hosts = (const char *const *)pod.hosts,
                         .resolv = (const char *const *)pod.resolv};

@@ -137,8 +137,23 @@ static int layer_prepare(struct error **ret_error)
     return 0;
 }
 
+/* A layer that has its image in itself, and is the root as it is. */
+static int top_mount(const struct root *root, struct error **ret_error)
+{
+    CLEANUP_FREE char *top = str_printf(LAYER_DIR "/%s", root->layer_top);
+    if (mount(root->layer_device, LAYER_DIR, "ext4", MS_NODEV | MS_NOATIME, NULL) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "mount of the writable layer's disk '%s'",
+                         root->layer_device);
+    if (mount(top, ROOT_DIR, NULL, MS_BIND, NULL) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "mount of directory '%s' of disk '%s'",
+                         root->layer_top, root->layer_device);
+    return 0;
+}
+
 static int layers_mount(const struct root *root, struct error **ret_error)
 {
+    if (!root->image_device)
+        return top_mount(root, ret_error);
     if (mount(root->image_device, IMAGE_DIR, "erofs", MS_RDONLY | MS_NODEV, NULL) < 0)
         return error_set(ret_error, ERROR_IO, errno, "mount of the image's disk '%s'",
                          root->image_device);

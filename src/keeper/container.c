@@ -36,6 +36,7 @@ static int container_get(struct keeper *k, const char *id, struct container **re
                          CONTAINERS_MAX);
     c = xcalloc(1, sizeof(*c));
     c->keeper = k;
+    c->layer_fd = -1;
     c->id = xstrdup(id);
     c->name = xstrdup(id);
     c->reason = xstrdup("");
@@ -70,6 +71,8 @@ void container_free(struct container *c)
     free(c->id);
     free(c->name);
     free(c->request);
+    if (c->layer_fd >= 0)
+        close(c->layer_fd);
     free(c->reason);
     strv_free(c->marks);
     error_free(c->drop_error);
@@ -215,7 +218,7 @@ static void container_launch(struct container *c, const struct wire_run *m)
 {
     struct keeper *k = c->keeper;
     struct wire_ctr_start start = {.ctr = c->id,
-                                   .image_disk = disk_address(c->image),
+                                   .image_disk = c->image ? disk_address(c->image) : "",
                                    .layer_disk = disk_address(c->layer),
                                    .argv = m->argv,
                                    .env = m->env,
@@ -226,7 +229,8 @@ static void container_launch(struct container *c, const struct wire_run *m)
                                    .rows = m->rows,
                                    .cols = m->cols,
                                    .memory_max_bytes = m->memory_max_bytes,
-                                   .pids_max = m->pids_max};
+                                   .pids_max = m->pids_max,
+                                   .layer_top = m->layer_top};
     c->stream = stream_new(k, m->flags);
     c->stream->ctr = c;
     log_open_for(c, m);
@@ -246,6 +250,13 @@ static void plugged(struct keeper *k, const struct error *error, void *arg)
         container_advance(c);
 }
 
+static void layer_plug(struct container *c, const char *path)
+{
+    struct disk_file file = {.path = path, .fd = c->layer_fd};
+    c->layer_fd = -1;
+    disk_plug(c->keeper, &file, &c->layer, plugged, c);
+}
+
 /* Does the next thing that a start needs. */
 static void container_advance(struct container *c)
 {
@@ -259,10 +270,10 @@ static void container_advance(struct container *c)
     request = xmemdup(c->request, c->request_size);
     frame.payload = request;
     if (wire_get(&frame, &m, NULL) == 0) {
-        if (!c->image)
-            disk_plug(k, m.image_path, true, &c->image, plugged, c);
+        if (!c->image && !str_empty(m.image_path))
+            disk_plug(k, &(struct disk_file){m.image_path, true, -1}, &c->image, plugged, c);
         else if (!c->layer)
-            disk_plug(k, m.layer_path, false, &c->layer, plugged, c);
+            layer_plug(c, m.layer_path);
         else
             container_launch(c, &m);
     }
@@ -300,7 +311,7 @@ static int run_check(const struct container *c, const struct wire_run *m, bool *
 }
 
 int container_run(struct keeper *k, const struct wire_frame *frame, const struct wire_run *m,
-                  struct error **ret_error)
+                  int *fd, struct error **ret_error)
 {
     struct container *c;
     bool known; /* huskd says again what was done, or is being done */
@@ -311,6 +322,10 @@ int container_run(struct keeper *k, const struct wire_frame *frame, const struct
         if (c->state != CONTAINER_STARTING)
             ask_answer(k, &c->run_asks, NULL);
         return 0;
+    }
+    if (!c->layer && *fd >= 0) { /* a layer that it has is as good */
+        c->layer_fd = *fd;
+        *fd = -1;
     }
     container_begin(c, frame, m);
     return 0;

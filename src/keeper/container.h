@@ -25,6 +25,7 @@ struct container {
     struct client *waiting; /* while EXPECTED */
     unsigned waiting_count;
     struct disk *image, *layer;
+    int layer_fd;  /* the layer's disk, if it came with the RUN and is not plugged in yet; -1 */
     bool clearing; /* CTR_CLEAR is on its way */
     bool dropping;
     struct error *drop_error;
@@ -44,8 +45,9 @@ struct container {
 
 struct container *container_find(struct keeper *k, const char *id);
 /* These answer the request later, or return an error now. */
+/* *fd is what came with the frame; if it is kept, -1 is put there. */
 int container_run(struct keeper *k, const struct wire_frame *frame, const struct wire_run *m,
-                  struct error **ret_error);
+                  int *fd, struct error **ret_error);
 /* As container_run(), but asked by nobody: `frame` is the RUN with `m`. NULL: *ret_error. */
 struct container *container_rehearse(struct keeper *k, const struct wire_frame *frame,
                                      const struct wire_run *m, struct error **ret_error);
@@ -101,10 +103,16 @@ typedef void disk_done(struct keeper *k, const struct error *error, void *arg);
  * the rest is left to disk_plug(). */
 int disks_boot(struct keeper *k, const char *const *disks, struct hyper_disk *ret,
                unsigned *ret_count, struct error **ret_error);
+struct disk_file {
+    const char *path;
+    bool read_only;
+    int fd; /* where it is open already, taken over; -1: it is opened by its path */
+};
+
 /* The disk of a file, plugged into a slot or as a SCSI disk first if need be. *ret holds a
  * reference from now on; `done` comes later, or now if the disk is there. */
-void disk_plug(struct keeper *k, const char *path, bool read_only, struct disk **ret,
-               disk_done *done, void *arg);
+void disk_plug(struct keeper *k, const struct disk_file *file, struct disk **ret, disk_done *done,
+               void *arg);
 /* Gives the reference back; the last one unplugs. `done` (may be NULL) comes later, or now. */
 void disk_release(struct keeper *k, struct disk *disk, disk_done *done, void *arg);
 /* "virtio:SERIAL" or "scsi:LUN", for the guest. */

@@ -108,7 +108,7 @@ static int on_pod_leave(struct call *c, struct error **ret_error)
 
 static int on_run(struct call *c, struct error **ret_error)
 {
-    return container_run(c->k, c->frame, &c->m->run, ret_error);
+    return container_run(c->k, c->frame, &c->m->run, &c->fd, ret_error);
 }
 
 static int on_stop(struct call *c, struct error **ret_error)

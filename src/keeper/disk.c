@@ -31,6 +31,7 @@ struct disk {
     struct disk *prev, *next;
     struct keeper *keeper;
     char *path;
+    int fd; /* open already, for the plugging; -1 */
     char *address;
     bool read_only;
     enum disk_place place;
@@ -60,14 +61,23 @@ static struct disk *disk_new(struct keeper *k, const char *path, bool read_only)
     d->keeper = k;
     d->path = xstrdup(path);
     d->read_only = read_only;
+    d->fd = -1;
     DL_APPEND(k->disks, d);
     return d;
+}
+
+static void descriptor_drop(struct disk *d)
+{
+    if (d->fd >= 0)
+        close(d->fd);
+    d->fd = -1;
 }
 
 static void disk_free(struct disk *d)
 {
     assert(!d->waiters);
     DL_DELETE(d->keeper->disks, d);
+    descriptor_drop(d);
     free(d->path);
     free(d->address);
     free(d);
@@ -223,6 +233,7 @@ static void disk_plugged(const struct error *error, void *arg)
     CLEANUP_ERROR struct error *wrapped = NULL;
 
     d->state = DISK_READY;
+    descriptor_drop(d);
     if (error) {
         error_set(&wrapped, error->kind, 0, "disk '%s': %s", d->path, error->message);
         disk_free(d);
@@ -249,12 +260,13 @@ static void disk_insert(struct disk *d)
 {
     struct keeper *k = d->keeper;
     CLEANUP_ERROR struct error *error = NULL;
-    int fd = -1;
+    int fd = d->fd;
 
+    d->fd = -1;
     d->state = DISK_PLUGGING;
     if (!k->hyper || k->hyper_reason)
         error_set(&error, ERROR_STATE, 0, "the VM does not run");
-    else if (file_open(d->path, d->read_only, &fd, &error) == 0)
+    else if (fd >= 0 || file_open(d->path, d->read_only, &fd, &error) == 0)
         place_take(d, &error);
     if (error) {
         if (fd >= 0)
@@ -270,23 +282,29 @@ static void disk_insert(struct disk *d)
     close(fd);
 }
 
-void disk_plug(struct keeper *k, const char *path, bool read_only, struct disk **ret,
-               disk_done *done, void *arg)
+void disk_plug(struct keeper *k, const struct disk_file *file, struct disk **ret, disk_done *done,
+               void *arg)
 {
-    struct disk *d = disk_find(k, path);
-    if (d && d->read_only != read_only) {
+    struct disk *d = disk_find(k, file->path);
+    if (d && d->read_only != file->read_only) {
         CLEANUP_ERROR struct error *error = NULL;
-        error_set(&error, ERROR_BUSY, 0, "disk '%s' is plugged in as %s", path,
+        error_set(&error, ERROR_BUSY, 0, "disk '%s' is plugged in as %s", file->path,
                   d->read_only ? "read-only" : "writable");
+        if (file->fd >= 0)
+            close(file->fd);
         done(k, error, arg);
         return;
     }
     bool is_new = !d;
     if (is_new)
-        d = disk_new(k, path, read_only);
+        d = disk_new(k, file->path, file->read_only);
     d->refs++;
+    descriptor_drop(d);
+    d->fd = file->fd; /* one that is on its way out needs it when it comes back */
+
     *ret = d;
     if (!is_new && d->state == DISK_READY) {
+        descriptor_drop(d);
         done(k, NULL, arg);
         return;
     }

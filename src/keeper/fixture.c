@@ -51,9 +51,7 @@ static void fake_done(struct hyper *h, hyper_done *done, void *arg)
 static void fake_grow(struct hyper *h, uint64_t memory_bytes, unsigned cpus, hyper_done *done,
                       void *arg)
 {
-    struct fixture *f = (struct fixture *)h;
-    f->growing = done;
-    f->growing_arg = arg;
+    done(NULL, arg);
 }
 
 static void fake_freeze(struct hyper *h, int fd, hyper_done *done, void *arg)
@@ -173,7 +171,8 @@ struct container *fixture_begin(struct fixture *f, const char *ctr, uint32_t fla
     struct wire_frame frame = {.type = WIRE_RUN,
                                .payload = out.data + WIRE_HEADER_SIZE,
                                .length = (uint32_t)(out.len - WIRE_HEADER_SIZE)};
-    return container_run(f->k, &frame, &run, NULL) == 0 ? container_find(f->k, ctr) : NULL;
+    int fd = -1;
+    return container_run(f->k, &frame, &run, &fd, NULL) == 0 ? container_find(f->k, ctr) : NULL;
 }
 
 struct container *fixture_run(struct fixture *f, const char *ctr, uint32_t flags,

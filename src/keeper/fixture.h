@@ -14,9 +14,7 @@ struct fixture {
     int console; /* and of the console */
     const struct hyper_events *events;
     void *events_arg;
-    bool killed;         /* the keeper wants the VM to end */
-    hyper_done *growing; /* a clone that is not as large yet as it was asked to be */
-    void *growing_arg;
+    bool killed; /* the keeper wants the VM to end */
     bool gone;
     uint64_t heard; /* bytes for the guest */
 };

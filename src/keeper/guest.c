@@ -173,7 +173,7 @@ union message {
 
 static void on_hello(struct keeper *k, struct stream *s, const union message *m)
 {
-    if (k->state == WIRE_VM_BOOTING && k->mode != WIRE_BOOT_CLONE)
+    if (k->state == WIRE_VM_BOOTING && !k->waking)
         vm_greeted(k);
     else
         vm_break(k, "the guest's agent was started anew");

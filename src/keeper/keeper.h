@@ -85,7 +85,7 @@ struct keeper {
     struct console *console;
     struct timer *boot; /* deadline of the guest's hello */
     enum wire_boot_mode mode;
-    bool waking;       /* a clone: AWAKE is not answered yet */
+    bool waking;       /* a clone: AWAKE is sent and not answered; requests may follow it */
     bool grows;        /* same, and it is being given more memory or CPUs */
     struct timer *off; /* the next, harder step of VM_OFF */
     bool quitting;     /* QEMU was told to quit: SIGKILL is next */
@@ -172,8 +172,7 @@ void vm_tell(struct keeper *k);
 void vm_left(struct keeper *k, const struct error *error);
 /* The agent's connection has ended. */
 void vm_link_ended(struct keeper *k, const struct error *why);
-/* ERROR_STATE unless it runs and is not paused, or is a clone that starts: what it is asked stands
- * in line behind AWAKE. */
+/* ERROR_STATE unless it runs and is not paused, or is a clone that wakes up. */
 int vm_check_usable(const struct keeper *k, struct error **ret_error);
 /* The guest's clock is set to the host's. */
 void vm_set_clock(struct keeper *k);

@@ -230,10 +230,11 @@ static void a_request_twice_is_done_once(void **state)
     uint32_t before = f->k->guest_seq;
     struct wire_run again = {.ctr = "a", .run = c->run};
     struct wire_frame none = {.type = WIRE_RUN};
-    assert_int_equal(container_run(f->k, &none, &again, NULL), 0);
+    int fd = -1;
+    assert_int_equal(container_run(f->k, &none, &again, &fd, NULL), 0);
     assert_int_equal(f->k->guest_seq, before);
     again.run++;
-    assert_int_equal(container_run(f->k, &none, &again, NULL), -1);
+    assert_int_equal(container_run(f->k, &none, &again, &fd, NULL), -1);
     fixture_done(f);
 }
 
@@ -365,14 +366,9 @@ static void a_clone_is_ready_when_it_is_awake_and_takes_requests_before(void **s
     uint32_t awake = f.k->guest_seq;
     assert_int_equal(f.k->state, WIRE_VM_BOOTING);
     assert_int_equal(vm_place(f.k, &place, NULL), 0);
-    fixture_say(&f, WIRE_REPLY, 0, &(struct wire_reply){.seq = awake});
-    assert_int_equal(f.k->state, WIRE_VM_BOOTING);
     struct container *c = fixture_begin(&f, "a", 0, "");
-    assert_non_null(c);
-    f.growing(NULL, f.growing_arg);
+    fixture_say(&f, WIRE_REPLY, 0, &(struct wire_reply){.seq = awake});
     assert_int_equal(f.k->state, WIRE_VM_READY);
-    f.events->mark("running", f.events_arg); /* after a pause */
-    assert_null(f.k->marks);
     fixture_say(&f, WIRE_REPLY, 0, &(struct wire_reply){.seq = awake + 1});
     assert_string_equal(f.k->pod, "pod");
     fixture_say(&f, WIRE_REPLY, 0, &(struct wire_reply){.seq = awake + 2});
@@ -417,13 +413,12 @@ static void slots_are_given_out_by_kind_and_then_scsi(void **state)
     struct disk *disks[ARRAY_SIZE(writable)], *again;
     fixture_boot(&f, WIRE_BOOT_CLONE);
     fixture_agree(&f);
-    f.growing(NULL, f.growing_arg);
     for (size_t i = 0; i < ARRAY_SIZE(writable); i++) {
-        disk_plug(f.k, writable[i], false, &disks[i], disk_came, NULL);
+        disk_plug(f.k, &(struct disk_file){writable[i], false, -1}, &disks[i], disk_came, NULL);
         assert_string_equal(disk_address(disks[i]), places[i]);
     }
     disk_release(f.k, disks[1], NULL, NULL);
-    disk_plug(f.k, "/dev/random", false, &again, disk_came, NULL);
+    disk_plug(f.k, &(struct disk_file){"/dev/random", false, -1}, &again, disk_came, NULL);
     assert_string_equal(disk_address(again), "scsi:131");
     fixture_done(&f);
 }

@@ -33,7 +33,7 @@ int vm_check_usable(const struct keeper *k, struct error **ret_error)
 {
     if (k->state == WIRE_VM_GONE)
         return error_set(ret_error, ERROR_STATE, 0, "the VM has ended: %s", k->reason);
-    if (k->state != WIRE_VM_READY && k->mode != WIRE_BOOT_CLONE)
+    if (k->state != WIRE_VM_READY && !k->waking)
         return error_set(ret_error, ERROR_STATE, 0, "the VM does not run yet");
     if (k->state_fd >= 0)
         return error_set(ret_error, ERROR_STATE, 0, "the VM is being made a template");
@@ -131,8 +131,6 @@ void vm_halted(struct keeper *k)
 static void hyper_mark(const char *name, void *arg)
 {
     struct keeper *k = arg;
-    if (k->state != WIRE_VM_BOOTING)
-        return; /* it was paused */
     mark_add(&k->marks, name);
     if (k->waking && str_eq(name, "running"))
         vm_set_clock(k); /* AWAKE was written before QEMU even started */
@@ -156,8 +154,8 @@ void vm_link_ended(struct keeper *k, const struct error *why)
 
 void vm_break(struct keeper *k, const char *why)
 {
-    if (k->broken || !k->hyper || !k->ops->pid(k->hyper))
-        return; /* it ends already: what fails now fails by that */
+    if (k->broken || !k->hyper)
+        return;
     k->broken = guest_text(why);
     log_warning("the VM is ended: %s", k->broken);
     k->ops->kill(k->hyper);

@@ -80,8 +80,9 @@ static json_t *driver_status(const struct api *api)
 #undef VERB
     };
     json_t *status = json_array();
-    json_array_append_new(status, json_pack("[s, s]", "Writable layers", "ext4"));
-    json_array_append_new(status, json_pack("[s, s]", "Images", "erofs"));
+    bool block = str_eq(api->config.storage, "block");
+    json_array_append_new(status, json_pack("[s, s]", "Writable layers", block ? "ext4" : "thin"));
+    json_array_append_new(status, json_pack("[s, s]", "Images", block ? "erofs" : "thin"));
     for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
         if (api->calls[i]) {
             CLEANUP_FREE char *name = str_printf("Calls of %s", verbs[i]);
@@ -105,7 +106,7 @@ void look_info(struct call *call)
         "{s:s, s:I, s:I, s:I, s:s, s:s, s:s, s:s, s:I, s:s, s:o, s:s}", "ID", name.nodename,
         "Containers", (json_int_t)count_of(api, NOUN_CTR), "Images",
         (json_int_t)count_of(api, NOUN_IMAGE), "Pods", (json_int_t)count_of(api, NOUN_POD),
-        "Driver", "block", "DockerRootDir", config->root, "IndexServerAddress", "",
+        "Driver", config->storage, "DockerRootDir", config->root, "IndexServerAddress", "",
         "ExecutionDriver", "husk-" HUSK_VERSION, "MemTotal",
         (json_int_t)((uint64_t)host.totalram * host.mem_unit), "Operating System", os,
         "DriverStatus", driver_status(api), "Name", name.nodename);
