@@ -1,0 +1,350 @@
+/* What only the driver devicemapper promises: a pool that is never torn, full or leaking. */
+#include <errno.h>
+#include <fcntl.h>
+#include <glob.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "disk/dm.h"
+#include "suite.h"
+
+enum { KILLS = 16 };
+
+static size_t count_of(const char *pattern)
+{
+    glob_t found = {0};
+    size_t count = glob(pattern, GLOB_NOSORT, NULL, &found) == 0 ? found.gl_pathc : 0;
+
+    globfree(&found);
+    return count;
+}
+
+static size_t entries(const struct rig *rig)
+{
+    CLEANUP_FREE char *pattern = str_printf("%s/devicemapper/devices/*", rig->root);
+
+    return count_of(pattern);
+}
+
+/* What of the pool is in use, by the pool itself. */
+static int pool_used(const struct rig *rig, struct dm_space *ret, struct error **ret_error)
+{
+    struct dm_pool pool;
+    int result = dm_pool_enter(&pool, &rig->disk, ret_error);
+
+    if (result == 0)
+        result = dm_pool_space(&pool, ret, ret_error);
+    dm_pool_leave(&pool);
+    return result;
+}
+
+static struct tar tar_small(const struct rig *rig, const char *name)
+{
+    struct tar tar = tar_open(rig, name);
+
+    tar_add(&tar, (struct entry){.path = "file", .text = "of the image"});
+    tar_add_noise(&tar, "noise", 4 << 20, 4096);
+    tar_close(&tar);
+    return tar;
+}
+
+static void what_is_created_has_no_node(const struct rig *rig)
+{
+    struct tar tar = tar_small(rig, "node");
+    struct image image;
+    struct view view;
+
+    MUST_DO(image_make(rig, &tar, 1, "node", &image, &error));
+    MUST_DO(layer_make(rig, "node", &image, rig->layer_bytes, &error));
+    CHECK(count_of("/dev/mapper/husk-*") == 0);
+    CHECK(count_of("/sys/block/loop*/loop") == 0);
+    CHECK(entries(rig) == 2);
+    MUST_DO(view_open(rig, &image, "node", &view, &error));
+    CHECK(count_of("/dev/mapper/husk-*") == 2); /* the pool, and the layer */
+    MUST_DO(view_close(&view, &error));
+    CHECK(count_of("/dev/mapper/husk-*") == 0);
+    CHECK(count_of("/sys/block/loop*/loop") == 0);
+    MUST_DO(layer_remove(rig, "node", &error));
+    MUST_DO(image_remove(rig, &image, &error));
+    CHECK(entries(rig) == 0);
+    image_done(&image);
+    tar_free(&tar);
+}
+
+static void removal_gives_all_of_the_pool_back(const struct rig *rig)
+{
+    CLEANUP_FREE char *data = str_printf("%s/devicemapper/data", rig->root);
+    struct tar tar = tar_small(rig, "back");
+    struct dm_space before, with, after;
+    struct stat first, last;
+    struct image image;
+
+    MUST_DO(pool_used(rig, &before, &error));
+    MUST(stat(data, &first) == 0);
+    MUST_DO(image_make(rig, &tar, 1, "back", &image, &error));
+    MUST_DO(layer_make(rig, "back", &image, rig->layer_bytes, &error));
+    MUST_DO(pool_used(rig, &with, &error));
+    CHECK(with.data_used >= before.data_used + (4 << 20));
+    MUST_DO(image_remove(rig, &image, &error)); /* its snapshot keeps what it needs */
+    MUST_DO(layer_remove(rig, "back", &error));
+    MUST_DO(pool_used(rig, &after, &error));
+    CHECK(after.data_used == before.data_used);
+    CHECK(after.meta_used <= before.meta_used + 4);
+    MUST(stat(data, &last) == 0);
+    CHECK(last.st_blocks <= first.st_blocks + 256);
+    image_done(&image);
+    tar_free(&tar);
+}
+
+static void an_image_that_is_removed_leaves_its_containers_whole(const struct rig *rig)
+{
+    struct tar tar = tar_small(rig, "orphan");
+    struct image image;
+    struct view view;
+
+    MUST_DO(image_make(rig, &tar, 1, "orphan", &image, &error));
+    MUST_DO(layer_make(rig, "orphan", &image, rig->layer_bytes, &error));
+    MUST_DO(image_remove(rig, &image, &error));
+    MUST_DO(view_open(rig, &image, "orphan", &view, &error));
+    CLEANUP_FREE char *text = view_read(&view, "file");
+    CHECK(strcmp(text, "of the image") == 0);
+    MUST_DO(view_close(&view, &error));
+    MUST_DO(layer_remove(rig, "orphan", &error));
+    image_done(&image);
+    tar_free(&tar);
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec ts;
+
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+/* What a worker does for a first container. */
+static void work(const struct rig *rig, const struct tar *tar)
+{
+    struct image image;
+
+    if (image_make(rig, tar, 1, "killed", &image, NULL) == 0)
+        layer_make(rig, "killed", &image, 2 * rig->layer_bytes, NULL);
+    image_done(&image);
+}
+
+/* One worker's life; ended after so long, or, with -1, by itself. Returns how long it was. */
+static int64_t worker_live(const struct rig *rig, const struct tar *tar, int64_t after_ms)
+{
+    struct timespec ts = {after_ms / 1000, after_ms % 1000 * 1000000};
+    int64_t start = now_ms();
+    pid_t pid = fork();
+
+    if (pid == 0) {
+        work(rig, tar);
+        _exit(0);
+    }
+    if (after_ms >= 0) {
+        nanosleep(&ts, NULL);
+        kill(pid, SIGKILL);
+    }
+    waitpid(pid, NULL, 0);
+    return now_ms() - start;
+}
+
+/* As the next daemon's sweep does. */
+static int start_up(const struct rig *rig, struct error **ret_error)
+{
+    if (disk_sweep(rig->root, NULL, 0, ret_error) < 0)
+        return -1;
+    return rig->disk.ops->collect(&rig->disk, ret_error);
+}
+
+static void a_kill_at_any_moment_leaves_nothing(const struct rig *rig)
+{
+    struct tar tar = tar_small(rig, "killed");
+    struct dm_space before, after;
+    struct image image;
+
+    MUST_DO(pool_used(rig, &before, &error));
+    int64_t whole_ms = worker_live(rig, &tar, -1);
+    CHECK(entries(rig) == 2);
+    printf("# %lld ms from the archive to the layer\n", (long long)whole_ms);
+    for (int i = 0; i < KILLS; i++) {
+        worker_live(rig, &tar, whole_ms * i / KILLS);
+        MUST_DO(start_up(rig, &error));
+        CHECK(entries(rig) == 0);
+    }
+    MUST_DO(pool_used(rig, &after, &error));
+    CHECK(after.data_used == before.data_used);
+    CHECK(count_of("/dev/mapper/husk-*") == 0);
+    CHECK(count_of("/sys/block/loop*/loop") == 0);
+    MUST_DO(image_make(rig, &tar, 1, "killed", &image, &error));
+    MUST_DO(image_remove(rig, &image, &error));
+    image_done(&image);
+    tar_free(&tar);
+}
+
+static void what_another_works_on_is_not_collected(const struct rig *rig)
+{
+    struct tar tar = tar_small(rig, "busy");
+    struct dm_book_spec spec = {.sectors = 1 << 17, .owner = "/nowhere"};
+    struct dm_pool pool;
+    uint64_t thin = 0;
+    int lock = -1;
+
+    MUST_DO(dm_pool_enter(&pool, &rig->disk, &error));
+    MUST_DO(dm_book_make(&pool, &spec, &thin, &lock, &error));
+    dm_pool_leave(&pool);
+    MUST_DO(rig->disk.ops->collect(&rig->disk, &error));
+    CHECK(entries(rig) == 1);
+    close(lock);
+    MUST_DO(rig->disk.ops->collect(&rig->disk, &error));
+    CHECK(entries(rig) == 0);
+    tar_free(&tar);
+}
+
+static void the_files_of_an_image_are_a_clean_ext4(const struct rig *rig)
+{
+    struct tar tar = tar_small(rig, "clean");
+    struct image image;
+    struct disk_root root = {0};
+    CLEANUP_FREE char *layer = layer_path(rig, "clean");
+
+    MUST_DO(image_make(rig, &tar, 1, "clean", &image, &error));
+    MUST_DO(layer_make(rig, "clean", &image, 2 * rig->layer_bytes, &error));
+    MUST_DO(rig->disk.ops->attach(&rig->disk, image.file, layer, &root, &error));
+    CLEANUP_FREE char *command = str_printf("e2fsck -f -n %s >/dev/null 2>&1", root.layer);
+    CHECK(system(command) == 0);
+    disk_root_done(&root);
+    MUST_DO(rig->disk.ops->detach(&rig->disk, layer, &error));
+    MUST_DO(layer_remove(rig, "clean", &error));
+    MUST_DO(image_remove(rig, &image, &error));
+    image_done(&image);
+    tar_free(&tar);
+}
+
+const struct test tests_dm[] = {
+    {"what is Created has no node in /dev, and no loop device", what_is_created_has_no_node},
+    {"removal gives all of the pool back, and its file shrinks",
+     removal_gives_all_of_the_pool_back},
+    {"containers outlive the removal of their image",
+     an_image_that_is_removed_leaves_its_containers_whole},
+    {"an image, and a layer grown from it, are clean for e2fsck",
+     the_files_of_an_image_are_a_clean_ext4},
+    {"what another process works on is not collected", what_another_works_on_is_not_collected},
+    {"a worker killed at any moment leaves nothing", a_kill_at_any_moment_leaves_nothing},
+    {NULL, NULL},
+};
+
+/* ---- a pool that is soon full --------------------------------------------------------------- */
+
+static void a_full_pool_says_so_and_loses_nothing(const struct rig *rig)
+{
+    struct tar tar = tar_small(rig, "first");
+    struct tar large = tar_open(rig, "large");
+    struct image image, refused;
+    struct error *failed = NULL;
+    struct dm_space before, after;
+    struct view view;
+
+    tar_add_noise(&large, "noise", 120 << 20, 4096);
+    tar_close(&large);
+    MUST_DO(image_make(rig, &tar, 1, "first", &image, &error));
+    MUST_DO(layer_make(rig, "first", &image, rig->layer_bytes, &error));
+    MUST_DO(pool_used(rig, &before, &error));
+    CHECK(image_make(rig, &large, 1, "large", &refused, &failed) < 0);
+    CHECK(failed && failed->kind == ERROR_NO_SPACE);
+    printf("# %s\n", error_message(failed));
+    error_freep(&failed);
+    MUST_DO(pool_used(rig, &after, &error));
+    CHECK(after.data_used == before.data_used);
+    MUST_DO(view_open(rig, &image, "first", &view, &error));
+    CHECK(view_write(&view, "new", "there is room") == 0);
+    MUST_DO(view_close(&view, &error));
+    image_done(&refused);
+    MUST_DO(layer_remove(rig, "first", &error));
+    MUST_DO(image_remove(rig, &image, &error));
+    image_done(&image);
+    tar_free(&tar);
+    tar_free(&large);
+}
+
+/* Containers may together have more than the pool has. */
+static void nothing_new_is_made_when_little_is_free(const struct rig *rig)
+{
+    struct tar tar = tar_small(rig, "little");
+    struct image image;
+    struct error *failed = NULL;
+    struct view views[3];
+    char name[3][16];
+    char block[1 << 16];
+    int full = 0;
+
+    memset(block, 'x', sizeof(block));
+    MUST_DO(image_make(rig, &tar, 1, "little", &image, &error));
+    for (int i = 0; i < 3; i++) {
+        snprintf(name[i], sizeof(name[i]), "little-%d", i);
+        MUST_DO(layer_make(rig, name[i], &image, rig->layer_bytes, &error));
+        MUST_DO(view_open(rig, &image, name[i], &views[i], &error));
+        CHECK(view_write(&views[i], "kept", "from before") == 0);
+    }
+    for (int i = 0; i < 3; i++) {
+        CLEANUP_FREE char *path = view_path(&views[i], "data");
+        int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        ssize_t n = 1;
+        for (int blocks = 0; n > 0 && blocks < 640; blocks++)
+            n = write(fd, block, sizeof(block));
+        full += n <= 0 || fsync(fd) < 0;
+        close(fd);
+    }
+    printf("# %d of 3 could not write all\n", full);
+    CHECK(layer_make(rig, "refused", &image, rig->layer_bytes, &failed) < 0);
+    CHECK(failed && failed->kind == ERROR_NO_SPACE);
+    printf("# %s\n", error_message(failed));
+    error_freep(&failed);
+    for (int i = 0; i < 3; i++)
+        MUST_DO(view_close(&views[i], &error));
+    MUST_DO(layer_remove(rig, name[2], &error));
+    MUST_DO(view_open(rig, &image, name[0], &views[0], &error));
+    CLEANUP_FREE char *text = view_read(&views[0], "kept");
+    printf("# kept: '%s'\n", text);
+    CHECK(strcmp(text, "from before") == 0);
+    CHECK(view_write(&views[0], "new", "there is room again") == 0);
+    MUST_DO(view_close(&views[0], &error));
+    MUST_DO(layer_remove(rig, name[0], &error));
+    MUST_DO(layer_remove(rig, name[1], &error));
+    MUST_DO(image_remove(rig, &image, &error));
+    image_done(&image);
+    tar_free(&tar);
+}
+
+static void a_layer_smaller_than_its_image_is_refused(const struct rig *rig)
+{
+    struct tar tar = tar_small(rig, "smaller");
+    struct image image;
+    struct error *failed = NULL;
+
+    MUST_DO(image_make(rig, &tar, 1, "smaller", &image, &error));
+    CHECK(layer_make(rig, "smaller", &image, rig->layer_bytes / 2, &failed) < 0);
+    CHECK(failed && failed->kind == ERROR_INVALID && strstr(error_message(failed), "dm.basesize"));
+    error_freep(&failed);
+    MUST_DO(image_remove(rig, &image, &error));
+    CHECK(entries(rig) == 0);
+    image_done(&image);
+    tar_free(&tar);
+}
+
+const struct test tests_dm_small[] = {
+    {"an image that does not fit into the pool is refused, and nothing is lost",
+     a_full_pool_says_so_and_loses_nothing},
+    {"nothing new is made when little is free, and what is there is kept",
+     nothing_new_is_made_when_little_is_free},
+    {"a layer smaller than its image is refused", a_layer_smaller_than_its_image_is_refused},
+    {NULL, NULL},
+};
