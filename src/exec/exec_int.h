@@ -11,7 +11,7 @@ struct templates;
 
 enum {
     LINK_VM_MAX = TEMPLATE_ID_MAX + 4, /* "vm-…", or "tpl-" and the id of a template */
-    BOOTS_A_CPU = 2,                   /* VMs that boot at a time */
+    BOOTS_A_CPU = 4,                   /* VMs that boot at a time */
 };
 
 #define REHEARSAL_PREFIX "cache/rehearsal-"

@@ -277,6 +277,13 @@ void template_made(struct template *t, int memory, uint64_t disk_bytes, const st
 
 /* ---- loading -------------------------------------------------------------------------------- */
 
+/* The files are at fault, and not that there is no memory, or no worker. */
+static bool is_broken(const struct error *error)
+{
+    return error->kind == ERROR_CORRUPT || error->kind == ERROR_NOT_FOUND ||
+           error->kind == ERROR_IO;
+}
+
 static void template_loaded(const struct error *error, uint64_t value, void *arg)
 {
     CLEANUP_ERROR struct error *sealing = NULL;
@@ -289,6 +296,9 @@ static void template_loaded(const struct error *error, uint64_t value, void *arg
         template_turn_ready(t, memory_take(t), value);
         log_info("template '%s' was loaded", t->id);
         bounds_keep(t);
+    } else if (!is_broken(error)) {
+        memory_drop(t);
+        template_turn_bad(t, error_message(error));
     } else {
         log_warning("template '%s' is removed and made again: it cannot be loaded: %s", t->id,
                     error_message(error));

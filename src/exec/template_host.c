@@ -38,6 +38,19 @@ static bool memory_available(uint64_t *ret_bytes)
     return found;
 }
 
+/* A shared mapping reserves huge pages for its file, until the file goes. */
+static int huge_pages_reserve(int fd, uint64_t size, struct error **ret_error)
+{
+    void *reserved = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (reserved == MAP_FAILED)
+        return error_set(ret_error, ERROR_NO_SPACE, 0,
+                         "there are not %" PRIu64 " MiB of huge pages for it: set "
+                         "template_memory=tmpfs, or vm.nr_hugepages of sysctl(8)",
+                         size >> 20);
+    munmap(reserved, size);
+    return 0;
+}
+
 /* What a guest has not touched takes nothing; but how much that will be is not known before. */
 int template_memory_make(const struct template *t, int *ret_fd, struct error **ret_error)
 {
@@ -56,6 +69,10 @@ int template_memory_make(const struct template *t, int *ret_fd, struct error **r
             close(fd);
         return error_set(ret_error, ERROR_IO, err, "make a %s memory of %" PRIu64 " MiB",
                          config->template_huge ? "huge-paged" : "shared", t->base_bytes >> 20);
+    }
+    if (config->template_huge && huge_pages_reserve(fd, t->base_bytes, ret_error) < 0) {
+        close(fd);
+        return -1;
     }
     *ret_fd = fd;
     return 0;
