@@ -84,6 +84,9 @@ struct hyper_events {
     /* The start has come as far as that: "monitor", the program answers; "running", the virtual
      * CPUs run, and of a clone: its state is loaded. May be NULL. */
     void (*mark)(const char *name, void *arg);
+    /* What is under a disk has no room for what the guest writes, or fails: the virtual CPUs are
+     * frozen, and the write is tried again by resume(). */
+    void (*disk_failed)(void *arg);
 };
 
 typedef void hyper_done(const struct error *error, void *arg);

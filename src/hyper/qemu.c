@@ -31,6 +31,9 @@ static void qmp_event_came(const char *name, const json_t *data, void *arg)
     op_event(h, name, data);
     if (str_eq(name, "SHUTDOWN"))
         h->events->shut_down(h->arg);
+    else if (str_eq(name, "BLOCK_IO_ERROR") &&
+             str_eq(json_string_value(json_object_get(data, "action")), "stop"))
+        h->events->disk_failed(h->arg);
     else if (h->events->mark && (str_eq(name, "RESUME") || str_eq(name, QMP_EVENT_GREETING)))
         h->events->mark(str_eq(name, "RESUME") ? "running" : "monitor", h->arg);
 }

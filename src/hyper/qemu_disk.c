@@ -19,10 +19,10 @@ static char *name_of(char kind, const struct op *op)
 }
 
 /* QEMU will not have a device for a file, nor the other way round. */
-static const char *driver_of(const struct hyper_disk *disk)
+static bool is_device(const struct hyper_disk *disk)
 {
     struct stat st;
-    return fstat(disk->fd, &st) == 0 && S_ISBLK(st.st_mode) ? "host_device" : "file";
+    return fstat(disk->fd, &st) == 0 && S_ISBLK(st.st_mode);
 }
 
 static json_t *fdset_arguments(const struct op *op)
@@ -32,14 +32,22 @@ static json_t *fdset_arguments(const struct op *op)
 
 /* ---- SCSI ----------------------------------------------------------------------------------- */
 
+/* A device may have no room for what is written to it, as a thin pool does. Past the host's cache
+ * the write itself says so, and QEMU stops the guest with nothing lost until somebody resumes it;
+ * the cache would have taken the write and dropped it. */
+static json_t *file_node(const struct op *op, const char *file)
+{
+    return json_pack("{s:s, s:s, s:b, s:s, s:{s:b}}", "driver", op->device ? "host_device" : "file",
+                     "filename", file, "read-only", (int)op->read_only, "discard", "unmap", "cache",
+                     "direct", (int)op->device);
+}
+
 static json_t *blockdev_arguments(const struct op *op)
 {
     CLEANUP_FREE char *node = name_of('s', op);
     CLEANUP_FREE char *file = str_printf("/dev/fdset/%lld", (long long)op->fdset);
-    return json_pack("{s:s, s:s, s:b, s:s, s:{s:s, s:s, s:b, s:s}}", "driver", "raw", "node-name",
-                     node, "read-only", (int)op->read_only, "discard", "unmap", "file", "driver",
-                     op->driver, "filename", file, "read-only", (int)op->read_only, "discard",
-                     "unmap");
+    return json_pack("{s:s, s:s, s:b, s:s, s:o}", "driver", "raw", "node-name", node, "read-only",
+                     (int)op->read_only, "discard", "unmap", "file", file_node(op, file));
 }
 
 static json_t *node_arguments(const struct op *op)
@@ -104,7 +112,7 @@ void qemu_disk_add(struct hyper *h, unsigned lun, const struct hyper_disk *disk,
                             .step_count = ARRAY_SIZE(add_steps),
                             .number = lun,
                             .read_only = disk->read_only,
-                            .driver = driver_of(disk),
+                            .device = is_device(disk),
                             .fd = fcntl(disk->fd, F_DUPFD_CLOEXEC, 0),
                             .done = done,
                             .arg = arg});
@@ -133,8 +141,9 @@ static json_t *file_arguments(const struct op *op)
 {
     CLEANUP_FREE char *node = name_of('f', op);
     CLEANUP_FREE char *file = str_printf("/dev/fdset/%u", QEMU_FD_DISK + op->number);
-    return json_pack("{s:s, s:s, s:s, s:b, s:s}", "driver", op->driver, "node-name", node,
-                     "filename", file, "read-only", (int)op->read_only, "discard", "unmap");
+    json_t *arguments = file_node(op, file);
+    json_object_set_new(arguments, "node-name", json_string(node));
+    return arguments;
 }
 
 static json_t *file_node_arguments(const struct op *op)
@@ -188,7 +197,7 @@ void qemu_disk_put(struct hyper *h, unsigned number, const struct hyper_disk *di
                             .step_count = ARRAY_SIZE(put_steps),
                             .number = number,
                             .read_only = disk->read_only,
-                            .driver = driver_of(disk),
+                            .device = is_device(disk),
                             .fd = fcntl(disk->fd, F_DUPFD_CLOEXEC, 0),
                             .done = done,
                             .arg = arg});

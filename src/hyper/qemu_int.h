@@ -42,7 +42,7 @@ struct op {
     size_t at;       /* the step that runs; while undoing: the one to undo next + 1 */
     unsigned number; /* of a disk: its LUN, or its slot; of a virtual CPU */
     bool read_only;
-    const char *driver; /* of a disk's file */
+    bool device; /* a disk's file is a block device */
     uint64_t bytes;
     int fd; /* the operation's own; -1: none */
     json_int_t fdset;

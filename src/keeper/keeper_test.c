@@ -238,6 +238,18 @@ static void a_request_twice_is_done_once(void **state)
     fixture_done(f);
 }
 
+static void a_vm_whose_disk_has_no_room_is_paused(void **state)
+{
+    struct fixture *f = begin();
+    CLEANUP_ERROR struct error *error = NULL;
+    f->events->disk_failed(f->k);
+    f->events->disk_failed(f->k); /* each write that was under way says so */
+    assert_true(f->k->paused);
+    assert_int_equal(vm_check_usable(f->k, &error), -1);
+    assert_non_null(strstr(error_message(error), "the VM is paused"));
+    fixture_done(f);
+}
+
 static void a_dropped_container_lets_go_of_its_disks(void **state)
 {
     struct fixture *f = begin();
@@ -535,6 +547,7 @@ int main(void)
         cmocka_unit_test(input_waits_for_credit_and_its_end_for_the_input),
         cmocka_unit_test(an_execs_input_ends_with_its_client),
         cmocka_unit_test(a_request_twice_is_done_once),
+        cmocka_unit_test(a_vm_whose_disk_has_no_room_is_paused),
         cmocka_unit_test(a_dropped_container_lets_go_of_its_disks),
         cmocka_unit_test(a_late_answer_is_not_that_of_the_next_start),
         cmocka_unit_test(an_end_counts_once_and_is_the_last_word),

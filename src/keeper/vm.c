@@ -136,7 +136,22 @@ static void hyper_mark(const char *name, void *arg)
         vm_set_clock(k); /* AWAKE was written before QEMU even started */
 }
 
-static const struct hyper_events hyper_events = {hyper_gone, hyper_shut_down, hyper_mark};
+static void hyper_disk_failed(void *arg)
+{
+    struct keeper *k = arg;
+    if (k->paused)
+        return;
+    k->paused = true;
+    k->paused_ms = loop_now_ms(k->loop);
+    guest_stretch_deadlines(k, 0);
+    control_event(k, LOG_LEVEL_WARNING, "DiskFull",
+                  "the storage has no room for what a container writes, and the VM is paused: make "
+                  "room, then unpause the pod");
+    vm_tell(k);
+}
+
+static const struct hyper_events hyper_events = {hyper_gone, hyper_shut_down, hyper_mark,
+                                                 hyper_disk_failed};
 
 void vm_link_ended(struct keeper *k, const struct error *why)
 {
