@@ -294,6 +294,11 @@ char **exec_keep(const struct exec *exec)
 
 void exec_sweep(struct exec *exec)
 {
-    pool_sweep(exec->pool);
+    pool_sweep(exec->pool, false);
     pool_spares(exec->pool);
+}
+
+void exec_sweep_all(struct exec *exec)
+{
+    pool_sweep(exec->pool, true);
 }

@@ -184,6 +184,13 @@ struct job *exec_load(struct exec *exec, int fd, const struct load_ops *ops, voi
 /* Calls no ops any more. The job goes on until its input ends. */
 void exec_load_forget(struct job *job);
 
+/* Writes images into an archive that goes to fd (taken over); items as image/save.h has them. Only
+ * the end is told. */
+struct job *exec_save(struct exec *exec, int fd, const char *const *items, bool docker,
+                      const struct load_ops *ops, void *arg);
+/* As exec_sweep(), and what interrupted pulls have left goes too. */
+void exec_sweep_all(struct exec *exec);
+
 /* What is done with a registry; all of it is taken over. */
 struct exec_transfer {
     enum { TRANSFER_PULL, TRANSFER_PUSH, TRANSFER_LOGIN, TRANSFER_LOGOUT } kind;

@@ -249,7 +249,9 @@ void pool_spares(struct pool *pool);
 /* Of a removal that was not sent yet: what images in the world have is left out then. */
 void pool_spare_shared(struct job *job);
 /* Removes what belongs to no object of the world, as it will be then. */
-void pool_sweep(struct pool *pool);
+void pool_sweep(struct pool *pool, bool all);
+struct job *pool_save(struct pool *pool, int fd, const char *const *items, bool docker,
+                      const struct load_ops *ops, void *arg);
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);
 void job_forget(struct job *job);
 /* The message for that, the freeing of it, and its sending. */

@@ -30,7 +30,7 @@ struct job {
     uint64_t size_bytes;
     char **paths;    /* REMOVE, DETACH; TEMPLATE_…: the inputs */
     bool background; /* nobody waits for it */
-    bool all;        /* SWEEP: what interrupted pulls have left, too */
+    bool all;        /* SWEEP: what interrupted pulls have left, too; SAVE: for docker */
     bool shared;     /* REMOVE: other images may have some of the files */
     struct exec_transfer transfer;
     int fd; /* LOAD, TEMPLATE_… */
@@ -141,6 +141,17 @@ static int send_load(struct worker *w, struct job *job, struct error **ret_error
     int fd = job->fd;
     job->fd = -1;
     conn_send_fd(w->conn, WIRE_JOB_LOAD, 0, &message, fd);
+    return 0;
+}
+
+static int send_save(struct worker *w, struct job *job, struct error **ret_error)
+{
+    struct wire_job_save message = {.seq = 1,
+                                    .root = w->pool->exec->config.root,
+                                    .items = (const char *const *)job->paths,
+                                    .docker = job->all};
+    conn_send_fd(w->conn, WIRE_JOB_SAVE, 0, &message, job->fd);
+    job->fd = -1;
     return 0;
 }
 
@@ -272,6 +283,7 @@ static int job_send(struct worker *w, struct job *job, struct error **ret_error)
         int (*send)(struct worker *w, struct job *job, struct error **ret_error);
     } senders[] = {
         {WIRE_JOB_LOAD, send_load},
+        {WIRE_JOB_SAVE, send_save},
         {WIRE_JOB_LAYER, send_layer},
         {WIRE_JOB_ATTACH, send_attach},
         {WIRE_JOB_DETACH, send_detach},
@@ -323,7 +335,7 @@ static unsigned pool_busy(const struct pool *pool, unsigned type)
     return busy;
 }
 
-/* Archives come as slowly as their client sends: one worker is kept free of them, and of what
+/* Archives come and go as slowly as their client does: one worker is kept free of them, and of what
  * nobody waits for. A sweep must be alone. */
 static bool job_may_run(const struct pool *pool, const struct job *job)
 {
@@ -335,8 +347,9 @@ static bool job_may_run(const struct pool *pool, const struct job *job)
         return true;
     if (job->background)
         return pool->local == 1 || pool_busy_local(pool) + 1 < pool->local;
-    return job->type != WIRE_JOB_LOAD || pool->local == 1 ||
-           pool_busy(pool, WIRE_JOB_LOAD) < pool->local - 1;
+    unsigned slow = pool_busy(pool, WIRE_JOB_LOAD) + pool_busy(pool, WIRE_JOB_SAVE);
+    return (job->type != WIRE_JOB_LOAD && job->type != WIRE_JOB_SAVE) || pool->local == 1 ||
+           slow < pool->local - 1;
 }
 
 /* A worker that runs already before one that would have to be started; one whose process has not
@@ -452,7 +465,7 @@ static void worker_closed(struct conn *conn, const struct error *why, void *arg)
     if (!job)
         return;
     if (job->type != WIRE_JOB_SWEEP)
-        pool_sweep(w->pool); /* of what it had begun */
+        pool_sweep(w->pool, false); /* of what it had begun */
     if (w->late)
         error_set(&error, ERROR_TIMEOUT, 0, "the worker took too long");
     else
@@ -651,9 +664,23 @@ void pool_spare_shared(struct job *job)
     job->shared = true;
 }
 
-void pool_sweep(struct pool *pool)
+void pool_sweep(struct pool *pool, bool all)
 {
-    pool_add(pool, job_new(WIRE_JOB_SWEEP));
+    struct job *job = job_new(WIRE_JOB_SWEEP);
+    job->all = all;
+    pool_add(pool, job);
+}
+
+struct job *pool_save(struct pool *pool, int fd, const char *const *items, bool docker,
+                      const struct load_ops *ops, void *arg)
+{
+    struct job *job = job_new(WIRE_JOB_SAVE);
+    job->fd = fd;
+    job->paths = strv_copy(items);
+    job->all = docker;
+    job->ops = ops;
+    job->arg = arg;
+    return pool_add(pool, job);
 }
 
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg)

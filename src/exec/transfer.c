@@ -63,6 +63,12 @@ void transfer_send(struct conn *conn, const struct exec_config *config,
     conn_send(conn, transfer_job(t), 0, messages[t->kind]);
 }
 
+struct job *exec_save(struct exec *exec, int fd, const char *const *items, bool docker,
+                      const struct load_ops *ops, void *arg)
+{
+    return pool_save(exec->pool, fd, items, docker, ops, arg);
+}
+
 struct job *exec_transfer(struct exec *exec, struct exec_transfer *transfer,
                           const struct load_ops *ops, void *arg)
 {

@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "disk/disk.h"
 #include "image/load.h"
+#include "image/save.h"
 #include "worker/storage.h"
 #include "worker/template.h"
 
@@ -352,9 +353,22 @@ static int job_template_load(struct peer *peer, const void *request, uint64_t *r
     return template_load(peer->sent, job->path, job->inputs, ret_value, ret_error);
 }
 
+static int job_save(struct peer *peer, const void *request, uint64_t *ret_value,
+                    struct error **ret_error)
+{
+    const struct wire_job_save *job = request;
+    struct image_save save = {
+        .root = job->root, .fd = peer->sent, .docker = job->docker, .items = job->items};
+
+    if (peer->sent < 0)
+        return error_set(ret_error, ERROR_INVALID, 0, "nowhere to write to came with the request");
+    return image_save(&save, ret_error);
+}
+
 union request {
     uint32_t seq; /* the first field of each */
     struct wire_job_load load;
+    struct wire_job_save save;
     struct wire_job_layer layer;
     struct wire_job_attach attach;
     struct wire_job_detach detach;
@@ -372,6 +386,7 @@ static const struct {
                struct error **ret_error);
 } jobs[] = {
     {WIRE_JOB_LOAD, job_load},
+    {WIRE_JOB_SAVE, job_save},
     {WIRE_JOB_LAYER, job_layer},
     {WIRE_JOB_ATTACH, job_attach},
     {WIRE_JOB_DETACH, job_detach},
