@@ -124,9 +124,32 @@ const char *http_path(const struct http_request *r)
     return r->path;
 }
 
+/* The values of one name of the query. */
+struct values {
+    const char *name;
+    char ***all;
+};
+
 const char *http_query(const struct http_request *r, const char *name)
 {
     return MHD_lookup_connection_value(r->connection, MHD_GET_ARGUMENT_KIND, name);
+}
+
+static enum MHD_Result value_collect(void *arg, enum MHD_ValueKind kind, const char *name,
+                                     const char *value)
+{
+    const struct values *values = arg;
+    if (str_eq(name, values->name) && value)
+        strv_push(values->all, value);
+    return MHD_YES;
+}
+
+char **http_query_all(const struct http_request *r, const char *name)
+{
+    char **all = NULL;
+    struct values values = {name, &all};
+    MHD_get_connection_values(r->connection, MHD_GET_ARGUMENT_KIND, value_collect, &values);
+    return all;
 }
 
 const char *http_header(const struct http_request *r, const char *name)
@@ -330,7 +353,8 @@ static ssize_t stream_pull(void *arg, uint64_t position, char *to, size_t size)
     if (n > 0)
         return n;
     if (n < 0)
-        return MHD_CONTENT_READER_END_OF_STREAM;
+        return n == HTTP_PULL_BROKEN ? MHD_CONTENT_READER_END_WITH_ERROR
+                                     : MHD_CONTENT_READER_END_OF_STREAM;
     request_suspend(r);
     return 0;
 }

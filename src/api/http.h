@@ -27,6 +27,7 @@ enum {
     HTTP_BODY_MAX = 1 << 20,     /* of a body that is collected */
     HTTP_IDLE_S = 120,           /* a connection that sends nothing is closed */
     HTTP_PULL_SIZE = 64 << 10,   /* largest piece of a streamed reply */
+    HTTP_PULL_BROKEN = -2,       /* a streamed reply cannot go on */
 };
 
 struct http;
@@ -55,6 +56,8 @@ const char *http_method(const struct http_request *r);
 const char *http_path(const struct http_request *r);
 /* NULL if it is not there. Valid as long as the request. */
 const char *http_query(const struct http_request *r, const char *name);
+/* All values that a name has in the query; a strv, owned by the caller. */
+char **http_query_all(const struct http_request *r, const char *name);
 const char *http_header(const struct http_request *r, const char *name);
 /* The collected body; not NUL-terminated. */
 const struct buf *http_body(const struct http_request *r);
@@ -77,7 +80,7 @@ void http_reply(struct http_request *r, unsigned status, const char *type, struc
 void http_reply_error(struct http_request *r, const struct error *error);
 
 /* A reply of unknown length: `pull` writes up to `size` bytes and returns how many; 0: nothing
- * now, http_wake() will say when; -1: the end. */
+ * now, http_wake() will say when; -1: the end; HTTP_PULL_BROKEN: there should have been more. */
 void http_reply_stream(struct http_request *r, unsigned status, const char *type,
                        ssize_t (*pull)(struct http_request *r, char *to, size_t size, void *arg));
 void http_wake(struct http_request *r);

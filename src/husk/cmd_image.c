@@ -1,4 +1,4 @@
-/* load, rmi: images come and go. */
+/* load, save, rmi, image: images come and go. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -139,6 +139,97 @@ int cmd_load(struct cli *cli, const struct args *args, struct error **ret_error)
     if (load.fd >= 0)
         close(load.fd);
     return rc;
+}
+
+/* ---- save ----------------------------------------------------------------------------------- */
+
+/* "/images/save?names=A&names=B"; owned. */
+static char *save_target(const struct args *args)
+{
+    struct buf target = {0};
+    CLEANUP_FREE char *start =
+        http_target("/images/save", "format", args_text(args, "format"), NULL);
+    buf_append_str(&target, start);
+    STRV_FOREACH(name, args->words) {
+        CLEANUP_FREE char *pair = http_target("", "names", *name, NULL);
+        buf_printf(&target, "%c%s", target.data[target.len - 1] == 'e' ? '?' : '&', pair + 1);
+    }
+    return buf_take_str(&target);
+}
+
+static int archive_write(struct cli *cli, int fd, const char *name, struct error **ret_error)
+{
+    for (;;) {
+        char *data;
+        size_t size;
+        if (http_read(&cli->http, &data, &size, ret_error) < 0)
+            return -1;
+        if (size == 0)
+            return 0;
+        for (size_t done = 0; done < size;) {
+            ssize_t n = write(fd, data + done, size - done);
+            if (n < 0 && errno == EINTR)
+                continue;
+            if (n < 0)
+                return error_set(ret_error, ERROR_IO, errno, "write '%s'", name);
+            done += (size_t)n;
+        }
+    }
+}
+
+/* A file comes to be under another name, so that there is none that is not whole. */
+static int archive_file(struct cli *cli, const char *path, struct error **ret_error)
+{
+    CLEANUP_FREE char *part = str_printf("%s.part-%d", path, (int)getpid());
+    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    if (fd < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make '%s'", part);
+    int rc = archive_write(cli, fd, path, ret_error);
+    if (close(fd) < 0 && rc == 0)
+        rc = error_set(ret_error, ERROR_IO, errno, "write '%s'", path);
+    if (rc == 0 && rename(part, path) < 0)
+        rc = error_set(ret_error, ERROR_IO, errno, "make '%s'", path);
+    if (rc < 0)
+        unlink(part);
+    return rc;
+}
+
+int cmd_save(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    const char *path = args_text(args, "output");
+    CLEANUP_FREE char *target = save_target(args);
+    struct http_request request = {.method = "GET", .target = target};
+    if (!path && isatty(STDOUT_FILENO))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "Cowardly refusing to save to a terminal. Use the -o flag or redirect.");
+    if (http_begin(&cli->http, &request, ret_error) < 0 || daemon_check(&cli->http, ret_error) < 0)
+        return -1;
+    if (path && strcmp(path, "-") != 0)
+        return archive_file(cli, path, ret_error);
+    return archive_write(cli, STDOUT_FILENO, "standard output", ret_error);
+}
+
+/* ---- image ---------------------------------------------------------------------------------- */
+
+int cmd_image(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *answer = NULL;
+    double freed = 0;
+    char text[32];
+    if (strcmp(args->words[0], "prune") != 0)
+        return error_set(ret_error, ERROR_INVALID, 0, "there is no 'image %s', only 'image prune'",
+                         args->words[0]);
+    if (daemon_json(cli, "POST", "/images/prune", NULL, &answer, ret_error) < 0)
+        return -1;
+    const json_t *removed = json_object_get(answer, "removed");
+    for (size_t i = 0; i < json_array_size(removed); i++) {
+        const json_t *image = json_array_get(removed, i);
+        printf("%s\n", json_text(image, "id"));
+        freed += json_number_value(json_object_get(image, "size"));
+    }
+    size_format(text, sizeof(text), freed);
+    printf("Removed %zu images, %s\n", json_array_size(removed), text);
+    return 0;
 }
 
 /* ---- rmi ------------------------------------------------------------------------------------ */

@@ -168,6 +168,16 @@ static const struct more {
      "husk load -i busybox.tar  load an image\n"
      "skopeo copy docker://alpine docker-archive:/dev/stdout:alpine:latest | husk load  without a "
      "file\n"},
+    {VERB_SAVE, 1, WORDS_ANY, false, cmd_save,
+     "Writes images into a tar, an OCI layout that has docker's index too: 'husk load', 'docker "
+     "load' and skopeo read it. The blobs go in as they are, so that all digests stay. Of an image "
+     "that is named by its id, all names go in.",
+     "husk save -o busybox.tar busybox  an archive of an image\n"
+     "husk save app db | ssh host husk load  images to another host\n"},
+    {VERB_IMAGE, 1, 1, false, cmd_image,
+     "'prune' removes the images that have no tag and no container, and what interrupted pulls "
+     "have left.",
+     "husk image prune  make room\n"},
     {VERB_PULL, 1, 1, false, cmd_pull,
      "Gets the image for this machine from the registry that its name begins with, docker.io if it "
      "names none. Layers that are here are not fetched again, and a pull that was interrupted goes "

@@ -296,3 +296,38 @@ void image_remove(struct call *call)
     call->data_free = removal_free;
     call_ask(call, &request, image_removed);
 }
+
+/* ---- POST /images/prune --------------------------------------------------------------------- */
+
+static void image_pruned(const struct reply *reply, void *arg)
+{
+    if (reply->error)
+        log_warning("prune: %s", error_message(reply->error));
+}
+
+/* Images that no tag and no container needs, and what interrupted pulls have left. The answer names
+ * the images; their files go afterwards. */
+void images_prune(struct call *call)
+{
+    struct api *api = call->api;
+    json_t *list = json_array();
+
+    WORLD_FOREACH(struct image, image, api->world, NOUN_IMAGE) {
+        bool tagged = false;
+        STRV_FOREACH(name, image->names)
+            tagged = tagged || !strchr(*name, '@');
+        if (tagged || image->users || image->state != IMAGE_PRESENT)
+            continue;
+        json_array_append_new(
+            list, json_pack("{s:s, s:I}", "id", image->id, "size", (json_int_t)image->size_bytes));
+    }
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *id = json_string_value(json_object_get(json_array_get(list, i), "id"));
+        struct image *image = world_image_by_id(api->world, id);
+        struct request request = {
+            .kind = REQ_IMAGE_REMOVE, .image = image->object.ref, .name = id, .force = true};
+        ops_ask(api->ops, &request, image_pruned, NULL);
+    }
+    exec_sweep_all(api->exec);
+    call_json(call, 200, json_pack("{s:o}", "removed", list));
+}
