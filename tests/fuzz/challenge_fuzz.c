@@ -12,11 +12,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     CLEANUP_FREE char *text = xstrndup((const char *)data, size);
-    CLEANUP_FREE char *token = token_parse(text, strlen(text), NULL);
-    CLEANUP_FREE char *decoded = base64_decode(text);
     struct challenge challenge;
     struct credentials credentials;
 
+    free(token_parse(text, strlen(text), NULL));
+    free(base64_decode(text));
     if (challenge_parse(text, &challenge, NULL) == 0) {
         if (challenge.scheme == CHALLENGE_BEARER)
             free(token_url(&challenge, challenge.scope, "user"));

@@ -94,9 +94,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     archive_try(root, scratch, fd);
     close(fd);
     close(lock);
-    disk_sweep(root, NULL, NULL);
-    for (size_t i = 0; i < 5; i++) {
-        static const char *const names[] = {"blobs/sha256", "blobs", "images", "tmp", ""};
+    disk_sweep(root, NULL, 0, NULL);
+    for (size_t i = 0; i < 6; i++) {
+        static const char *const names[] = {"blobs/sha256", "blobs/partial", "blobs",
+                                            "images",       "tmp",           ""};
         CLEANUP_FREE char *path = str_printf("%s/%s", root, names[i]);
         rmdir(path);
     }
