@@ -20,8 +20,8 @@ enum {
 
 static char words[WORDS_MAX]; /* the library's last */
 
-static void words_keep(int level, const char *file, int line, int errno_or_class,
-                       const char *format, ...)
+__attribute__((format(printf, 5, 6))) static void
+words_keep(int level, const char *file, int line, int errno_or_class, const char *format, ...)
 {
     va_list ap;
 

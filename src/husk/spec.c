@@ -231,6 +231,26 @@ static void set_resource(json_t *pod, const struct cli *cli, const struct args *
     json_decref(resource);
 }
 
+/* Docker's name for it, which has one meaning here. */
+static int set_storage(json_t *pod, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_STRV char **options = args_all(args, "storage-opt");
+    uint64_t bytes = 0;
+    STRV_FOREACH(option, options) {
+        if (!str_starts(*option, "size="))
+            return error_set(ret_error, ERROR_INVALID, 0,
+                             "storage option '%s' is not known, only size=SIZE", *option);
+        if (!str_to_size(*option + strlen("size="), 1, &bytes) || bytes == 0)
+            return error_set(ret_error, ERROR_INVALID, 0,
+                             "storage option '%s' is not a size like size=20G", *option);
+    }
+    if (bytes > 0)
+        json_object_set_new(
+            pod, "storage",
+            json_pack("{s:I}", "size", (json_int_t)(bytes / (1 << 20) + (bytes % (1 << 20) != 0))));
+    return 0;
+}
+
 int spec_pod(const struct cli *cli, const struct args *args, char *const *words, json_t **ret,
              struct error **ret_error)
 {
@@ -243,6 +263,10 @@ int spec_pod(const struct cli *cli, const struct args *args, char *const *words,
     set_text(pod, "hostname", args_text(args, "hostname"));
     set_labels(pod, args);
     set_resource(pod, cli, args);
+    if (set_storage(pod, args, ret_error) < 0) {
+        json_decref(pod);
+        return -1;
+    }
     *ret = pod;
     return 0;
 }
