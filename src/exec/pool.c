@@ -118,6 +118,32 @@ static unsigned pool_busy(const struct pool *pool, unsigned type)
     return busy;
 }
 
+/* Whether a pull gives files their places: some of them other images may have, too. */
+static bool pool_places(const struct pool *pool)
+{
+    for (unsigned i = 0; i < pool->count; i++)
+        if (pool->workers[i].places)
+            return true;
+    return false;
+}
+
+/* Pulls may give files their places unless files of images are being removed. */
+static void pool_let_place(struct pool *pool)
+{
+    const struct wire_job_go go = {.seq = 1};
+    for (unsigned i = 0; i < pool->count; i++)
+        if (pool->workers[i].job && pool->workers[i].job->shared)
+            return;
+    for (unsigned i = 0; i < pool->count; i++) {
+        struct worker *w = &pool->workers[i];
+        if (!w->asks)
+            continue;
+        w->asks = false;
+        w->places = true;
+        conn_send(w->conn, WIRE_JOB_GO, 0, &go);
+    }
+}
+
 /* Archives come and go as slowly as their client does: one worker is kept free of them, and of what
  * nobody waits for. A sweep must be alone. */
 static bool job_may_run(const struct pool *pool, const struct job *job)
@@ -128,6 +154,8 @@ static bool job_may_run(const struct pool *pool, const struct job *job)
         return pool_busy(pool, 0) == 0;
     if (is_transfer(job))
         return true;
+    if (job->shared && pool_places(pool))
+        return false;
     if (job->background)
         return pool->local == 1 || pool_busy_local(pool) + 1 < pool->local;
     unsigned slow = pool_busy(pool, WIRE_JOB_LOAD) + pool_busy(pool, WIRE_JOB_SAVE);
@@ -195,6 +223,13 @@ static void worker_did(struct pool *pool, const struct job *job, const struct er
         pool_spares(pool);
 }
 
+static void worker_is_free(struct worker *w)
+{
+    w->job = NULL;
+    w->asks = w->places = false;
+    pool_let_place(w->pool);
+}
+
 static void worker_frame(struct conn *conn, const struct wire_frame *frame, int fd, void *arg)
 {
     struct worker *w = arg;
@@ -205,11 +240,13 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         struct wire_job_progress progress;
         struct wire_job_image image;
         struct wire_job_root root;
+        struct wire_job_placing placing;
     } message = {{0}};
     if (fd >= 0)
         close(fd);
     if (!job || (frame->type != WIRE_REPLY && frame->type != WIRE_JOB_PROGRESS &&
-                 frame->type != WIRE_JOB_IMAGE && frame->type != WIRE_JOB_ROOT))
+                 frame->type != WIRE_JOB_IMAGE && frame->type != WIRE_JOB_ROOT &&
+                 frame->type != WIRE_JOB_PLACING))
         return;
     if (wire_get(frame, &message, &error) < 0) {
         log_error("worker: %s", error_message(error));
@@ -225,9 +262,12 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         str_set(&job->ret_root->image_path, message.root.image_path);
         str_set(&job->ret_root->layer_path, message.root.layer_path);
         str_set(&job->ret_root->layer_top, message.root.layer_top);
+    } else if (frame->type == WIRE_JOB_PLACING) {
+        w->asks = true;
+        pool_let_place(w->pool);
     } else if (frame->type == WIRE_REPLY) {
         wire_reply_check(&message.reply, &error);
-        w->job = NULL;
+        worker_is_free(w);
         timer_unset(w->deadline);
         worker_did(w->pool, job, error);
         job_finish(job, error, message.reply.value);
@@ -239,9 +279,10 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
 static void worker_closed(struct conn *conn, const struct error *why, void *arg)
 {
     struct worker *w = arg;
-    struct job *job = take(w->job);
+    struct job *job = w->job;
     CLEANUP_ERROR struct error *error = NULL;
     w->conn = NULL;
+    worker_is_free(w);
     timer_unset(w->deadline);
     if (w->child)
         child_kill(w->child, SIGKILL);

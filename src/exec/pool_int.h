@@ -31,6 +31,8 @@ struct worker {
     struct timer *deadline;
     bool late;
     bool transfers; /* it runs husk-transfer */
+    bool asks;      /* to give files their places … */
+    bool places;    /* … and does so: nothing of images is removed meanwhile */
 };
 
 struct pool {
