@@ -109,14 +109,14 @@ static int dm_image_prepare(const struct disk *disk, const struct disk_image *im
 {
     struct making m = {.disk = disk, .image = image, .watch = watch, .path = path, .lock = -1};
 
-    if (making_begin(&m, ret_error) < 0) {
-        free(m.node);
-        return -1;
+    int result = making_begin(&m, ret_error);
+    if (result == 0) {
+        result = making_write(&m, ret_size, ret_error);
+        if (making_end(&m, result == 0, result == 0 ? ret_error : NULL) < 0)
+            result = -1;
     }
-    int result = making_write(&m, ret_size, ret_error);
-    if (making_end(&m, result == 0, result == 0 ? ret_error : NULL) < 0)
-        result = -1;
-    close(m.lock);
+    if (m.lock >= 0)
+        close(m.lock);
     free(m.node);
     return result;
 }
