@@ -175,13 +175,18 @@ static void image_time(char *ret, size_t size, const json_t *created)
     strftime(ret, size, "%Y-%m-%d %H:%M:%S", &tm);
 }
 
-/* A name's parts: what is before its tag or digest, and that. */
+/* A name's parts: what is before its tag or digest, without the usual host as everyone leaves it
+ * out, and the rest. */
 static void name_split(const char *name, char **ret_repository, const char **ret_rest)
 {
     const char *slash = strrchr(name, '/'), *at = strchr(name, '@');
     const char *end = at ? at : strchr(slash ? slash : name, ':');
+    static const char *const usual[] = {"docker.io/library/", "docker.io/"};
     if (!end)
         end = name + strlen(name);
+    for (size_t i = 0; i < ARRAY_SIZE(usual); i++)
+        if (str_starts(name, usual[i]))
+            name += strlen(usual[i]);
     *ret_repository = xstrndup(name, (size_t)(end - name));
     *ret_rest = *end ? end + 1 : "<none>";
 }

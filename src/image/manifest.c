@@ -254,7 +254,8 @@ int document_kind(const char *text, size_t size, const char *content_type,
 {
     enum { MANIFESTS = 1U << DESCRIPTOR_INDEX | 1U << DESCRIPTOR_MANIFEST };
     CLEANUP_JSON json_t *json = text_parse(text, size, "manifest", ret_error);
-    CLEANUP_FREE char *served = xstrndup(content_type, strcspn(str_or(content_type, ""), "; "));
+    CLEANUP_FREE char *served =
+        xstrndup(str_or(content_type, ""), strcspn(str_or(content_type, ""), "; "));
     const char *type = json_string_value(json_object_get(json, "mediaType"));
 
     if (!json)
@@ -263,7 +264,7 @@ int document_kind(const char *text, size_t size, const char *content_type,
         return error_set(ret_error, ERROR_UNSUPPORTED, 0,
                          "it is a docker manifest of schema 1, which nobody makes any more: push "
                          "the image again with a newer tool");
-    if (!type && served && media_type_kind(served) != DESCRIPTOR_OTHER)
+    if (!type && media_type_kind(served) != DESCRIPTOR_OTHER)
         type = served;
     if (type)
         return media_type_check(type, MANIFESTS, ret, ret_error);

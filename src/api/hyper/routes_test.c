@@ -27,7 +27,7 @@ static const char *const verbs[] = {
 };
 
 /* They are made of other verbs by the command line, or need no daemon. */
-static const char *const of_the_client[] = {"RUN",        "RUN_POD", "CREATE_POD",
+static const char *const of_the_client[] = {"RUN",        "RUN_POD", "CREATE_POD", "HISTORY",
                                             "COMPLETION", "HELP",    NULL};
 
 static void every_verb_has_a_route(void **state)
