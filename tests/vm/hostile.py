@@ -4,7 +4,7 @@
 Writes its port to PORTFILE, and a line for each request to standard output: method, path, Range
 header, bytes that were sent. What it serves otherwise is an image of one layer. Names:
 
-  good            nothing wrong; `cut` hangs up after a third of the layer, `slow` sends it slowly
+  good            nothing wrong; `bearer` wants a token, which is spent with the manifest; `cut` hangs up after a third of the layer, `slow` sends it slowly
   digest, size    the layer's bytes are others; are fewer than its descriptor says
   endless         the layer never ends
   range           sends from another byte than it was asked for
@@ -113,6 +113,7 @@ MANIFESTS = {
     "traverse": traverse(),
 }
 cut = set()  # of blobs that were cut off once
+tokens = [0]  # how many were given out for `bearer`: only the last one is good
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -141,6 +142,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def serve(self):
         parts = self.path.split("?")[0].split("/")
+        if parts[1:] == ["token", "good"]:
+            tokens[0] += 1
+            self.answer(200, json.dumps({"token": f"t{tokens[0]}"}).encode())
+            return
         if parts[1] == "token":
             self.answer(200, json.dumps({"token": "x" * ((1 << 20) if "big" in parts else 9)
                                          }).encode())
@@ -149,6 +154,10 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(404)
             return
         name, what, key = parts[2], parts[3], parts[4]
+        if name == "bearer" and self.headers.get("Authorization") != f"Bearer t{tokens[0]}":
+            realm = f"http://127.0.0.1:{self.server.server_address[1]}/token/good"
+            self.answer(401, b"{}", WWW_Authenticate=f'Bearer realm="{realm}",service="s"')
+            return
         if what == "manifests":
             self.manifest(name, key)
         else:
@@ -170,6 +179,7 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, BLOBS[key])
         else:
             body = MANIFESTS.get(name, GOOD)
+            tokens[0] += name == "bearer"
             self.answer(200, body, Content_Type="application/json")
 
     def blob(self, name, key):
