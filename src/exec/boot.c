@@ -159,7 +159,7 @@ void boot_message(const struct exec *exec, const char *accel, struct wire_vm_boo
         .initrd = config->initrd,
         .append = config->kernel_append,
         .user = config->qemu_user,
-        .cpus_max = template_may_grow(config) ? config->cpus_max : 0,
+        .cpus_max = template_may_grow(config) ? template_cpus_max(config, accel) : 0,
         .memory_max_bytes = template_may_grow(config) ? config->memory_max_bytes : 0,
     };
 }

@@ -18,6 +18,9 @@ enum {
     PAUSE_DOUBLINGS = 7,
     USED_STEP_S = 60,        /* files are told of a use so often */
     EVICT_AFTER_S = 10 * 60, /* a template that was used since gives way to no other */
+    /* With three or more possible CPUs an emulated guest stood still for 14 to 17 seconds when one
+     * was plugged in, its virtual CPUs spinning (QEMU 7.2). */
+    CPUS_EMULATED_MAX = 2,
 };
 
 static const char *template_state_name(enum template_state state)
@@ -407,6 +410,12 @@ bool template_may_grow(const struct exec_config *config)
     return str_eq(config->machine, "q35");
 }
 
+uint32_t template_cpus_max(const struct exec_config *config, const char *accel)
+{
+    bool few = str_eq(accel, "tcg") && config->cpus_max > CPUS_EMULATED_MAX;
+    return few ? CPUS_EMULATED_MAX : config->cpus_max;
+}
+
 uint64_t template_memory_of(const struct template *t, uint64_t memory_bytes)
 {
     const uint64_t step = TEMPLATE_MEMORY_STEP;
@@ -448,6 +457,7 @@ struct template *template_choose(struct exec *exec, const struct vm *vm, char **
 {
     const struct exec_config *config = &exec->config;
     const uint64_t memory_bytes = vm->memory_mb << 20;
+    const char *reason;
     struct template *t, *best = NULL, *ready = NULL;
     *ret_why = NULL;
     *ret_wait = false;
@@ -456,7 +466,8 @@ struct template *template_choose(struct exec *exec, const struct vm *vm, char **
     if (!exec->templates->begun)
         return NULL;
     circumstances_check(exec->templates);
-    if (vm->cpus > config->cpus_max || memory_bytes > config->memory_max_bytes ||
+    if (vm->cpus > template_cpus_max(config, exec_accel(exec, &reason)) ||
+        memory_bytes > config->memory_max_bytes ||
         (vm->cpus != 1 && !template_may_grow(&exec->config))) {
         *ret_why = xstrdup("it asks for more than a clone can grow to");
         return NULL;

@@ -100,6 +100,8 @@ struct template *template_choose(struct exec *exec, const struct vm *vm, char **
                                  bool *ret_wait);
 /* A q35 is given more memory and CPUs while it runs; a microvm cannot. */
 bool template_may_grow(const struct exec_config *config);
+/* Virtual CPUs that a clone can grow to. */
+uint32_t template_cpus_max(const struct exec_config *config, const char *accel);
 /* The memory of a clone that is to have at least so much: it grows in steps. */
 uint64_t template_memory_of(const struct template *t, uint64_t memory_bytes);
 struct template *template_find(const struct exec *exec, const char *id);

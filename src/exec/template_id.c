@@ -86,7 +86,7 @@ char **template_inputs(const struct exec_config *config, const char *accel, uint
     put(&inputs, "append", config->kernel_append);
     put_cpu(&inputs);
     put(&inputs, "host", str_eq(accel, "kvm") ? host.release : "any");
-    put_number(&inputs, "cpus_max", config->cpus_max);
+    put_number(&inputs, "cpus_max", template_cpus_max(config, accel));
     put_number(&inputs, "memory_max", config->memory_max_bytes);
     if (base_bytes)
         put_number(&inputs, "memory", base_bytes);

@@ -26,7 +26,7 @@ static const struct exec_config usual = {
     .busybox = "/dev/null",
     .kernel_append = "",
     .machine = "q35",
-    .cpus_max = 4,
+    .cpus_max = 1,
     .memory_max_bytes = 8ULL << 30,
 };
 
@@ -66,7 +66,7 @@ static void whatever_changes_gives_another_id(void **state)
     configs[2].keeper = "/bin/false";
     configs[3].machine = "microvm";
     configs[4].kernel_append = "quiet";
-    configs[5].cpus_max = 5;
+    configs[5].cpus_max = 2;
     configs[6].memory_max_bytes = 9ULL << 30;
     configs[7].busybox = "/dev/zero";
     CLEANUP_FREE char *before = id_of(&usual, "tcg", 128 * MIB);
