@@ -326,7 +326,7 @@ static void error_put_json(struct buf *out, const struct error *error)
 {
     json_open(out, NULL, '{');
     json_text(out, "kind", error_kind_name(error->kind));
-    json_text(out, "message", error_message(error));
+    json_text(out, "message", error_text(error));
     json_close(out, '}');
     buf_append_str(out, "\n");
 }
@@ -339,7 +339,7 @@ void http_reply_error(struct http_request *r, const struct error *error)
     if (json)
         error_put_json(&out, error);
     else
-        buf_printf(&out, "%s\n", error_message(error));
+        buf_printf(&out, "%s\n", error_text(error));
     http_reply(r, (unsigned)error_kind_http(error->kind),
                json ? "application/json" : "text/plain; charset=utf-8", &out);
 }

@@ -203,7 +203,7 @@ static void an_error_is_a_sentence_that_grows(void **state)
     assert_int_equal(error_set(&e, ERROR_IO, ENOENT, "open '%s'", "/dev/kvm"), -1);
     error_wrap(&e, "step '%s'", "vm");
     error_wrap(&e, "pod '%s'", "web");
-    assert_string_equal(error_message(e),
+    assert_string_equal(error_text(e),
                         "pod 'web': step 'vm': open '/dev/kvm': No such file or directory");
     assert_int_equal(e->kind, ERROR_NOT_FOUND);
     assert_int_equal(e->err, ENOENT);
@@ -226,7 +226,7 @@ static void a_caller_who_does_not_care_gets_no_error(void **state)
     error_set(&e, ERROR_INVALID, 0, "x");
     assert_int_equal(error_move(NULL, &e), -1);
     assert_null(e);
-    assert_string_equal(error_message(NULL), "unknown error");
+    assert_string_equal(error_text(NULL), "unknown error");
 }
 
 static void every_kind_has_a_name_that_leads_back_and_a_meaning_in_each_dialect(void **state)

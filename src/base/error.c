@@ -107,7 +107,7 @@ void error_freep(struct error **error)
     *error = NULL;
 }
 
-const char *error_message(const struct error *error)
+const char *error_text(const struct error *error)
 {
     return error && error->message ? error->message : "unknown error";
 }

@@ -40,7 +40,7 @@ void error_freep(struct error **error);
 #define CLEANUP_ERROR __attribute__((cleanup(error_freep)))
 
 /* Never NULL; "unknown error" for NULL. */
-const char *error_message(const struct error *error);
+const char *error_text(const struct error *error);
 
 const char *error_kind_name(enum error_kind kind);
 int error_kind_http(enum error_kind kind);

@@ -172,7 +172,7 @@ static void verify(struct core *core, const struct woken *woken)
         vm_verify(core->world, vm, &error);
     if (!error)
         return;
-    fprintf(stderr, "husk: broken invariant: %s\n", error_message(error));
+    fprintf(stderr, "husk: broken invariant: %s\n", error_text(error));
     abort();
 }
 

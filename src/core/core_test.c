@@ -169,7 +169,7 @@ static void a_refusal_names_object_state_and_verb(void **state)
     assert_string_equal(ask((struct request){.kind = REQ_POD_START, .pod = ref}),
                         "pod 'web' cannot be started: it is running");
     assert_string_equal(ask((struct request){.kind = REQ_POD_REMOVE, .pod = ref}),
-                        "pod 'web' cannot be removed: it is running (force removes it)");
+                        "pod 'web' cannot be removed: it is running ('rm -f' removes it)");
     assert_string_equal(
         ask((struct request){.kind = REQ_CTR_START, .ctr = pod->containers->object.ref}),
         "container 'c' cannot be started: it is running");

@@ -35,7 +35,7 @@ static void pod_assert(const struct core *core, const struct pod *pod)
 
     if (pod_verify(core->world, pod, &error) == 0)
         return;
-    fprintf(stderr, "husk: broken invariant: %s\n", error_message(error));
+    fprintf(stderr, "husk: broken invariant: %s\n", error_text(error));
     abort();
 }
 

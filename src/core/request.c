@@ -59,7 +59,7 @@ static int refuse(enum noun noun, const char *name, const struct verb_row *row,
 {
     return error_set(ret_error, state->busy ? ERROR_BUSY : ERROR_STATE, 0,
                      "%s '%s' cannot be %s: it %s%s", noun_name(noun), name, row->participle,
-                     state->phrase, force_helps ? " (force removes it)" : "");
+                     state->phrase, force_helps ? " ('rm -f' removes it)" : "");
 }
 
 static const struct verb_row *row_of(const struct verb_row *rows, size_t count,

@@ -73,8 +73,8 @@ static void what_makes_no_sense_is_refused_by_name(void **state)
         struct dm_options o;
         assert_int_equal(dm_options_read(options, &o, &error), -1);
         assert_int_equal(error->kind, ERROR_INVALID);
-        assert_non_null(strstr(error_message(error), cases[i].option));
-        assert_non_null(strstr(error_message(error), cases[i].why));
+        assert_non_null(strstr(error_text(error), cases[i].option));
+        assert_non_null(strstr(error_text(error), cases[i].why));
     }
 }
 

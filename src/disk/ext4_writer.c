@@ -6,10 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
-/* libcom_err has a function of the same name as ours, which we do not use. */
-#define error_message com_err_message
 #include <ext2fs/ext2fs.h>
-#undef error_message
 
 #include "base/str.h"
 

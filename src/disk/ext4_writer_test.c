@@ -81,7 +81,7 @@ static void assert_clean(const struct world *t)
     struct error *error = NULL;
     int result = tool_run(argv, &error);
 
-    assert_string_equal(result == 0 ? "" : error_message(error), "");
+    assert_string_equal(result == 0 ? "" : error_text(error), "");
 }
 
 /* What debugfs says to a request; the caller frees it. */
@@ -188,7 +188,7 @@ static void what_does_not_fit_is_refused(void **state)
         result = ext4_sink.file_data(t->w, at, data, 1 << 20, &error);
     assert_int_equal(result, -1);
     assert_int_equal(error->kind, ERROR_NO_SPACE);
-    assert_non_null(strstr(error_message(error), "does not fit into its file system"));
+    assert_non_null(strstr(error_text(error), "does not fit into its file system"));
 }
 
 static void more_than_the_pool_has_is_refused_before_it_is_written(void **state)

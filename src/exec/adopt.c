@@ -51,7 +51,7 @@ void adopt_snapshot_replied(struct link *link, const struct error *error)
     if (!link->adopting || !link->conn)
         return;
     if (error) {
-        log_error("vm '%s': snapshot: %s", link->vm, error_message(error));
+        log_error("vm '%s': snapshot: %s", link->vm, error_text(error));
         link_kill_leftovers(link->exec, link->vm);
         return; /* its connection ends */
     }

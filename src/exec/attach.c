@@ -71,7 +71,7 @@ static void park(struct exec *exec, struct ref ctr, int fd, const void *early, s
 static void attach_replied(const struct error *error, uint64_t value, void *arg)
 {
     if (error)
-        log_debug("attach: %s", error_message(error));
+        log_debug("attach: %s", error_text(error));
 }
 
 static void attach_send(struct exec *exec, struct link *link, const struct container *ctr, int fd,

@@ -183,7 +183,7 @@ static bool boot_failed_by_kvm(struct link *link, const struct error *error)
     if (!link->no_hello && error->kind != ERROR_TIMEOUT)
         return false;
     log_warning("vm '%s': no sign of life under KVM, falling back to emulation: %s", link->vm,
-                error_message(error));
+                error_text(error));
     exec_refuse_kvm(exec, "a guest under KVM gave no sign of life");
     if (exec->hooks.kvm_refused)
         exec->hooks.kvm_refused(exec->kvm_refused, exec->hooks.arg);
@@ -218,7 +218,7 @@ static void boot_replied(const struct error *error, uint64_t value, void *arg)
         return; /* a keeper that died: it is booted again already */
     if (error && link->listed && link->conn && link->spawn) {
         if (*link->template) {
-            clone_failed(link, error_message(error));
+            clone_failed(link, error_text(error));
             boot_again(link);
             return;
         }
@@ -311,12 +311,11 @@ static int boot_check_user(const struct exec_config *config, struct error **ret_
     if (str_eq(config->accel, "kvm") && access(ACCEL_KVM, F_OK) == 0 &&
         child_user_may_use(config->qemu_user, ACCEL_KVM, &error) < 0)
         return error_set(ret_error, ERROR_UNAVAILABLE, 0,
-                         "%s: permit it, set another qemu_user, or accel=tcg",
-                         error_message(error));
+                         "%s: permit it, set another qemu_user, or accel=tcg", error_text(error));
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)
         if (child_user_may_read(config->qemu_user, files[i], &error) < 0)
             return error_set(ret_error, ERROR_UNAVAILABLE, 0,
-                             "%s: permit it, or set another qemu_user", error_message(error));
+                             "%s: permit it, or set another qemu_user", error_text(error));
     return 0;
 }
 

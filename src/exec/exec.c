@@ -12,21 +12,21 @@ static const struct {
     const char *asked, *done;
 } actors[EFFECT_COUNT] = {
     [EFFECT_MAKE_LAYER] = {act_make_layer, "stored", "layer"},
-    [EFFECT_REMOVE_FILES] = {act_remove_files},
+    [EFFECT_REMOVE_FILES] = {.act = act_remove_files},
     [EFFECT_VM_SPAWN] = {act_vm_spawn, "vm-asked", "vm"},
-    [EFFECT_VM_REHEARSE] = {act_vm_rehearse},
+    [EFFECT_VM_REHEARSE] = {.act = act_vm_rehearse},
     [EFFECT_POD_PLACE] = {act_pod_place, "place-asked", "placed"},
     [EFFECT_CTR_RUN] = {act_ctr_run, "run-asked", "up"},
-    [EFFECT_CTR_STOP] = {act_ctr_stop},
-    [EFFECT_CTR_KILL] = {act_ctr_kill},
-    [EFFECT_CTR_DROP] = {act_ctr_drop},
-    [EFFECT_POD_LEAVE] = {act_pod_leave},
-    [EFFECT_VM_PAUSE] = {act_vm_pause},
-    [EFFECT_VM_RESUME] = {act_vm_resume},
-    [EFFECT_VM_OFF] = {act_vm_off},
-    [EFFECT_VM_CLEAN] = {act_vm_clean},
-    [EFFECT_IMAGE_FILES] = {act_image_files},
-    [EFFECT_TIMER] = {NULL}, /* its timer is all that it is */
+    [EFFECT_CTR_STOP] = {.act = act_ctr_stop},
+    [EFFECT_CTR_KILL] = {.act = act_ctr_kill},
+    [EFFECT_CTR_DROP] = {.act = act_ctr_drop},
+    [EFFECT_POD_LEAVE] = {.act = act_pod_leave},
+    [EFFECT_VM_PAUSE] = {.act = act_vm_pause},
+    [EFFECT_VM_RESUME] = {.act = act_vm_resume},
+    [EFFECT_VM_OFF] = {.act = act_vm_off},
+    [EFFECT_VM_CLEAN] = {.act = act_vm_clean},
+    [EFFECT_IMAGE_FILES] = {.act = act_image_files},
+    [EFFECT_TIMER] = {.act = NULL}, /* its timer is all that it is */
 };
 
 enum { TIMING_AGO_MAX_NS = 1000000000 }; /* a request that is older waited for something else */

@@ -187,7 +187,7 @@ static void link_frame(struct conn *conn, const struct wire_frame *frame, int fd
         if (wire_get(frame, message, &error) == 0)
             messages[i].came(link, message);
         else
-            log_error("vm '%s': %s", link->vm, error_message(error));
+            log_error("vm '%s': %s", link->vm, error_text(error));
         wire_clear(frame->type, message);
         return;
     }
@@ -202,7 +202,7 @@ static void link_closed(struct conn *conn, const struct error *why, void *arg)
         return;
     }
     if (why)
-        log_warning("vm '%s': keeper: %s", link->vm, error_message(why));
+        log_warning("vm '%s': keeper: %s", link->vm, error_text(why));
     if (link->adopting)
         adopt_link_closed(link);
     else

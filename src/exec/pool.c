@@ -46,9 +46,9 @@ static void job_finish(struct job *job, const struct error *error, uint64_t valu
     else if (job->done)
         job->done(error, value, job->arg);
     else if (error && job->type == WIRE_JOB_SWEEP)
-        log_warning("sweep: %s", error_message(error));
+        log_warning("sweep: %s", error_text(error));
     else if (error && job->background)
-        log_debug("in the background: %s", error_message(error));
+        log_debug("in the background: %s", error_text(error));
     job_free(job);
 }
 
@@ -249,7 +249,7 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
                  frame->type != WIRE_JOB_PLACING))
         return;
     if (wire_get(frame, &message, &error) < 0) {
-        log_error("worker: %s", error_message(error));
+        log_error("worker: %s", error_text(error));
         child_kill(w->child, SIGKILL);
     } else if (frame->type == WIRE_JOB_PROGRESS && job->ops) {
         job->ops->progress(&message.progress, job->arg);

@@ -259,7 +259,7 @@ void template_made(struct template *t, int memory, uint64_t disk_bytes, const st
     struct templates *ts = t->exec->templates;
     ts->making = NULL;
     if (error) {
-        template_turn_bad(t, error_message(error));
+        template_turn_bad(t, error_text(error));
     } else {
         template_files_look(t);
         template_turn_ready(t, memory, disk_bytes);
@@ -301,13 +301,13 @@ static void template_loaded(const struct error *error, uint64_t value, void *arg
         bounds_keep(t);
     } else if (!is_broken(error)) {
         memory_drop(t);
-        template_turn_bad(t, error_message(error));
+        template_turn_bad(t, error_text(error));
     } else {
         log_warning("template '%s' is removed and made again: it cannot be loaded: %s", t->id,
-                    error_message(error));
+                    error_text(error));
         template_drop(t);
         t->wanted = true;
-        str_set(&t->reason, error_message(error));
+        str_set(&t->reason, error_text(error));
     }
     templates_look(exec->templates);
     boot_line_look(exec);
@@ -320,7 +320,7 @@ static void template_load(struct template *t)
     t->wanted = false;
     memory_drop(t);
     if (template_memory_make(t, &t->memory, &error) < 0) {
-        template_turn_bad(t, error_message(error));
+        template_turn_bad(t, error_text(error));
         return;
     }
     t->state = TEMPLATE_LOADING;

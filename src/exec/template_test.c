@@ -147,7 +147,7 @@ static void a_host_without_memory_says_so(void **state)
     int fd = -1;
     assert_int_equal(template_memory_make(&t, &fd, &error), -1);
     assert_int_equal(error->kind, ERROR_NO_SPACE);
-    assert_non_null(strstr(error_message(error), "there is no memory for it"));
+    assert_non_null(strstr(error_text(error), "there is no memory for it"));
 }
 
 int main(void)

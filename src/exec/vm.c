@@ -51,7 +51,7 @@ void link_read_exits(struct link *link)
     CLEANUP_FREE char *directory = path_of_vm(link->vm);
     CLEANUP_FREE char *path = str_printf("%s/%s/" EXITS_FILE, link->exec->config.root, directory);
     if (exits_read(path, exit_found, link->exec, &error) < 0)
-        log_error("vm '%s': %s", link->vm, error_message(error));
+        log_error("vm '%s': %s", link->vm, error_text(error));
 }
 
 /* The keeper has ended: because we sent it away, or by some accident. */

@@ -212,7 +212,7 @@ int cmd_wait(struct cli *cli, const struct args *args, struct error **ret_error)
             fflush(stdout);
             reason_print(cli, *name, code, NULL);
         } else {
-            note_print(cli, "%s", error_message(error));
+            note_print(cli, "%s", error_text(error));
         }
         if (status != EXIT_HUSK_FAILED)
             status = rc < 0 ? EXIT_HUSK_FAILED : code;

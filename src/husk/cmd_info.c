@@ -113,7 +113,7 @@ int cmd_version(struct cli *cli, const struct args *args, struct error **ret_err
     }
     printf("Client: husk %s\n", HUSK_VERSION);
     if (daemon_json(cli, "GET", "/version", NULL, &version, &error) < 0)
-        printf("Server: %s\n", error_message(error));
+        printf("Server: %s\n", error_text(error));
     else
         printf("Server: huskd %s (API %s)\n", json_text(version, "Version"),
                json_text(version, "ApiVersion"));

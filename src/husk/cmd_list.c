@@ -350,7 +350,7 @@ int cmd_inspect(struct cli *cli, const struct args *args, struct error **ret_err
             json_array_append_new(found, object);
             continue;
         }
-        note_print(cli, "%s", error_message(error));
+        note_print(cli, "%s", error_text(error));
         status = EXIT_HUSK_FAILED;
     }
     if (json_array_size(found) || status == 0)

@@ -55,8 +55,8 @@ static int images_pull(struct cli *cli, const json_t *spec, const char *only,
 static bool says_missing(const struct error *error, const char *image)
 {
     CLEANUP_FREE char *quoted = str_printf("'%s'", str_or(image, ""));
-    return error_is(error, ERROR_NOT_FOUND) && strcasestr(error_message(error), "image") &&
-           strstr(error_message(error), quoted);
+    return error_is(error, ERROR_NOT_FOUND) && strcasestr(error_text(error), "image") &&
+           strstr(error_text(error), quoted);
 }
 
 /* The image that the daemon said it has not; NULL if it said something else. */
@@ -200,7 +200,7 @@ static void pod_remove(struct run *run)
     int rc = daemon_call(run->cli, "DELETE", target, NULL, NULL, &error);
     waiting_end(run->cli);
     if (rc < 0 && !error_is(error, ERROR_NOT_FOUND))
-        note_print(run->cli, "pod '%s' was not removed: %s", run->pod, error_message(error));
+        note_print(run->cli, "pod '%s' was not removed: %s", run->pod, error_text(error));
 }
 
 /* The first container of the pod. */
@@ -282,7 +282,7 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
     if (rc == 0)
         return run_status(run, &relay, ret_error);
     /* The keeper may have told why on the stream already. */
-    if (relay_has_told(&relay, error_message(error)))
+    if (relay_has_told(&relay, error_text(error)))
         return EXIT_HUSK_FAILED;
     return error_move(ret_error, &error);
 }

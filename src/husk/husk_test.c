@@ -51,7 +51,7 @@ static void assert_refused(const char *verb, const char *line, const char *messa
     struct parsed p;
     parse(&p, verb, line);
     assert_int_equal(p.rc, -1);
-    assert_string_equal(error_message(p.error), message);
+    assert_string_equal(error_text(p.error), message);
     done(&p);
 }
 
@@ -178,7 +178,7 @@ static void a_bad_line_of_variables_is_named(void **state)
     CLEANUP_STRV char **env = NULL;
     CLEANUP_ERROR struct error *error = NULL;
     assert_int_equal(env_file_parse("f", "A=1\n=2\n", 7, &env, &error), -1);
-    assert_string_equal(error_message(error), "'f': line 2: '' is not the name of a variable");
+    assert_string_equal(error_text(error), "'f': line 2: '' is not the name of a variable");
     error_free(take(error));
     assert_int_equal(env_file_parse("f", "A B=2", 5, &env, &error), -1);
     error_free(take(error));
@@ -272,7 +272,7 @@ static void progress_is_lines_off_a_terminal(void **state)
     progress_done(&progress);
     fclose(progress.out);
     assert_int_equal(rc, -1);
-    assert_string_equal(error_message(error), "it broke");
+    assert_string_equal(error_text(error), "it broke");
     assert_string_equal(got, "a: Loading\ndone\n");
 }
 

@@ -19,9 +19,9 @@ void error_print(const struct cli *cli, const struct error *error)
 {
     fflush(stdout);
     if (cli->hyper)
-        printf("%s ERROR: %s\n", cli->program, error_message(error));
+        printf("%s ERROR: %s\n", cli->program, error_text(error));
     else
-        note_print(cli, "%s", error_message(error));
+        note_print(cli, "%s", error_text(error));
 }
 
 int each_word(struct cli *cli, const struct args *args,
@@ -36,7 +36,7 @@ int each_word(struct cli *cli, const struct args *args,
         if (rc >= 0)
             continue;
         fflush(stdout);
-        note_print(cli, "%s", error_message(error));
+        note_print(cli, "%s", error_text(error));
         status = EXIT_HUSK_FAILED;
         if (error_is(error, ERROR_UNAVAILABLE)) /* the others would say the same */
             break;

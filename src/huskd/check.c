@@ -66,7 +66,7 @@ static void check_accel(struct check *c)
     found(c, good, "guests run by", accel,
           good     ? reason
           : !opens ? ACCEL_KVM " cannot be opened"
-                   : error_message(error));
+                   : error_text(error));
 }
 
 /* The nearest directory that exists must be writable. */
@@ -122,7 +122,7 @@ static void check_user_reads(struct check *c, const char *what, const char *path
     CLEANUP_ERROR struct error *error = NULL;
     if (child_user_may_read(c->settings->qemu_user, path, &error) < 0 &&
         error->kind == ERROR_DENIED)
-        found(c, false, what, path, error_message(error));
+        found(c, false, what, path, error_text(error));
 }
 
 static void check_user(struct check *c)

@@ -62,14 +62,14 @@ static void stop_all(struct daemon *d);
 static void commit_failed(struct daemon *d, const struct error *why)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    log_error("commit: %s", error_message(why));
+    log_error("commit: %s", error_text(why));
     core_reset(d->core, why);
     world_clear(d->world);
     d->retrying = true;
     timer_set(d->retry, COMMIT_RETRY_MS);
     api_turn(d->api);
     if (store_load(d->store, d->world, &error) < 0) {
-        log_error("load the world again: %s", error_message(error));
+        log_error("load the world again: %s", error_text(error));
         d->status = 1;
         loop_stop(d->loop);
         return;
@@ -173,7 +173,7 @@ static void kvm_refused(const char *why, void *arg)
     CLEANUP_ERROR struct error *error = NULL;
     CLEANUP_FREE char *tried = kvm_circumstances(d);
     if (store_meta_set(d->store, "kvm_refused", tried, &error) < 0)
-        log_warning("remember that KVM is of no use: %s", error_message(error));
+        log_warning("remember that KVM is of no use: %s", error_text(error));
 }
 
 static void kvm_recall(struct daemon *d)
@@ -193,7 +193,7 @@ static void serve(void *arg)
     if (d->serving || d->ending)
         return;
     if (api_listen(d->api, d->listener, &error) < 0) {
-        log_error("%s", error_message(error));
+        log_error("%s", error_text(error));
         d->status = 1;
         loop_stop(d->loop);
         return;
@@ -411,7 +411,7 @@ static void one_stopped(const struct reply *reply, void *arg)
 {
     struct daemon *d = arg;
     if (reply->error)
-        log_warning("stop: %s", error_message(reply->error));
+        log_warning("stop: %s", error_text(reply->error));
     if (--d->stopping == 0)
         end_now(d);
 }

@@ -160,7 +160,7 @@ static int serve(const struct settings *settings)
     struct daemon *daemon;
     process_prepare();
     if (daemon_new(settings, &daemon, &error) < 0) {
-        log_error("%s", error_message(error));
+        log_error("%s", error_text(error));
         return 1;
     }
     int status = daemon_run(daemon);
@@ -176,7 +176,7 @@ int main(int argc, char **argv)
     int status = 0;
     settings_init(&settings);
     if (settings_read(argv + 1, &settings, &task, &error) < 0) {
-        fprintf(stderr, "huskd: %s\n", error_message(error));
+        fprintf(stderr, "huskd: %s\n", error_text(error));
         settings_done(&settings);
         return EXIT_USAGE;
     }

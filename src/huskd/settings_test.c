@@ -20,7 +20,7 @@ static void refused(const char *text, const char *sentence)
     settings_init(&s);
     CLEANUP_ERROR struct error *error = NULL;
     assert_int_equal(parse(&s, text, &error), -1);
-    assert_string_equal(error_message(error), sentence);
+    assert_string_equal(error_text(error), sentence);
     settings_done(&s);
 }
 
@@ -70,7 +70,7 @@ static void settings_that_contradict_each_other_are_refused(void **state)
     assert_int_equal(parse(&s, "memory_min = 256M\n", NULL), 0);
     CLEANUP_ERROR struct error *error = NULL;
     assert_int_equal(settings_check(&s, &error), -1);
-    assert_string_equal(error_message(error), "memory_default is less than memory_min");
+    assert_string_equal(error_text(error), "memory_default is less than memory_min");
     settings_done(&s);
 }
 
@@ -172,7 +172,7 @@ static void shapes_of_the_pool_are_read(void **state)
         settings_init(&s);
         assert_int_equal(parse(&s, refusals[i].text, NULL), 0);
         assert_int_equal(settings_check(&s, &error), -1);
-        assert_string_equal(error_message(error), refusals[i].sentence);
+        assert_string_equal(error_text(error), refusals[i].sentence);
         settings_done(&s);
     }
 }

@@ -193,10 +193,11 @@ static int blob_upload(struct pushing *p, const char *source, struct error **ret
     if (fd < 0 || fstat(fd, &st) < 0 || (uint64_t)st.st_size != p->blob->size) {
         if (fd >= 0)
             close(fd);
-        return error_set(ret_error, ERROR_CORRUPT, 0,
-                         "blob 'sha256:%s' is missing or damaged in the store: 'husk image check' "
-                         "repairs it",
-                         p->blob->digest);
+        return error_set(
+            ret_error, ERROR_CORRUPT, 0,
+            "blob 'sha256:%s' is missing or damaged in the store: remove the image and "
+            "pull or load it again",
+            p->blob->digest);
     }
     int result = upload_send(p, location, fd, ret_error);
     close(fd);

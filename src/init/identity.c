@@ -40,15 +40,14 @@ void clock_set_ns(uint64_t time_ns)
 
 int entropy_add(const uint8_t *data, size_t size, struct error **ret_error)
 {
-    struct {
-        struct rand_pool_info pool;
-        uint8_t bytes[ENTROPY_MAX];
-    } message;
+    _Alignas(struct rand_pool_info) uint8_t room[sizeof(struct rand_pool_info) + ENTROPY_MAX];
+    struct rand_pool_info *pool = (void *)room;
+
     size = size < ENTROPY_MAX ? size : ENTROPY_MAX;
-    message.pool.entropy_count = (int)size * 8;
-    message.pool.buf_size = (int)size;
-    memcpy(message.bytes, data, size);
-    if (ioctl(random_fd, RNDADDENTROPY, &message) < 0)
+    pool->entropy_count = (int)size * 8;
+    pool->buf_size = (int)size;
+    memcpy(room + sizeof(*pool), data, size);
+    if (ioctl(random_fd, RNDADDENTROPY, pool) < 0)
         return error_set(ret_error, ERROR_IO, errno, "entropy cannot be added");
     return 0;
 }

@@ -70,7 +70,7 @@ static void confined(void)
 
     require(chdir(home) == 0, "the working directory");
     int opened = open(other, O_WRONLY | O_TMPFILE | O_CLOEXEC, 0600);
-    require(confine(directories, &error) == 0, error_message(error));
+    require(confine(directories, &error) == 0, error_text(error));
     require(file_write(home) == 0, "the working directory can be written to");
     require(file_write(given) == 0, "… and what is given");
     require(file_write(other) == EACCES, "… and nothing else");

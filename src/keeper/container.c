@@ -371,7 +371,7 @@ static void container_end(struct container *c)
                                  .finished_ns = c->finished_ns = realtime_ns()};
     c->state = CONTAINER_ENDED;
     if (!c->rehearsal && exits_append(k->exits_fd, &record, &error) < 0)
-        log_error("%s", error_message(error));
+        log_error("%s", error_text(error));
     mark_add(&c->marks, "exited");
     container_tell_marks(c);
     container_tell(c);

@@ -301,7 +301,7 @@ static void control_frame(struct conn *conn, const struct wire_frame *frame, int
         if (!h)
             log_warning("huskd sent message %u, which is not known", frame->type);
     } else if (wire_get(frame, &m, &error) < 0) {
-        log_error("huskd: %s", error_message(error));
+        log_error("huskd: %s", error_text(error));
         conn_close(conn, false);
     } else if (h->handle(&call, &error) < 0 && h->request) {
         control_reply(k, m.seq, error);
@@ -316,7 +316,7 @@ static void control_closed(struct conn *conn, const struct error *why, void *arg
 {
     struct keeper *k = arg;
     if (why)
-        log_warning("the connection to huskd: %s", error_message(why));
+        log_warning("the connection to huskd: %s", error_text(why));
     if (conn != k->control)
         return;
     k->control = NULL;

@@ -200,7 +200,7 @@ static void exec_end(struct exec *e)
                                  .started_ns = e->started_ns,
                                  .finished_ns = realtime_ns()};
     if (!e->rehearsal && exits_append(k->exits_fd, &record, &error) < 0)
-        log_error("%s", error_message(error));
+        log_error("%s", error_text(error));
     exec_tell(e);
     stream_free(s);
     if (e->rehearsal) {

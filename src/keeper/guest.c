@@ -256,7 +256,7 @@ static void message_came(struct keeper *k, const struct wire_frame *frame)
     if (h->of_stream && !s)
         return;
     if (wire_get(frame, &m, &error) < 0)
-        vm_break(k, error_message(error));
+        vm_break(k, error_text(error));
     else
         h->handle(k, s, &m);
     wire_clear(frame->type, &m);

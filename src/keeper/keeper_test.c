@@ -246,7 +246,7 @@ static void a_vm_whose_disk_has_no_room_is_paused(void **state)
     f->events->disk_failed(f->k); /* each write that was under way says so */
     assert_true(f->k->paused);
     assert_int_equal(vm_check_usable(f->k, &error), -1);
-    assert_non_null(strstr(error_message(error), "the VM is paused"));
+    assert_non_null(strstr(error_text(error), "the VM is paused"));
     fixture_done(f);
 }
 

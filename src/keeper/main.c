@@ -56,7 +56,7 @@ int main(int argc, char **argv)
 
     CLEANUP_ERROR struct error *error = NULL;
     if (confine(argv + 2, &error) < 0)
-        log_warning("not confined: %s", error_message(error));
+        log_warning("not confined: %s", error_text(error));
 
     struct loop *loop = loop_new();
     struct keeper *keeper = keeper_new(loop, argv[1], LISTENER_FD);

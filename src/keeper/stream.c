@@ -36,7 +36,7 @@ static void log_failed(struct stream *s, struct error *error)
     if (!s->log_failed && s->ctr) {
         CLEANUP_FREE char *text =
             str_printf("container '%s': some of its output is not in its log: %s", s->ctr->name,
-                       error_message(error));
+                       error_text(error));
         control_event(s->keeper, 4, "LogFailed", text);
     }
     s->log_failed = true;

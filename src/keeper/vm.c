@@ -160,7 +160,7 @@ void vm_link_ended(struct keeper *k, const struct error *why)
         return;
     }
     if (why)
-        vm_break(k, error_message(why));
+        vm_break(k, error_text(why));
     else if (!k->quitting) { /* QEMU is about to end; if it is not, it is of no more use */
         k->quitting = true;
         timer_set(k->off, QUIT_DEADLINE_MS);
@@ -274,7 +274,7 @@ void vm_greeted(struct keeper *k)
 static void awoken(struct keeper *k, const struct error *error, void *arg)
 {
     if (error) {
-        vm_break(k, error_message(error));
+        vm_break(k, error_text(error));
         return;
     }
     k->waking = false;
@@ -290,7 +290,7 @@ static void grown(const struct error *error, void *arg)
     if (k->hyper_reason)
         return;
     if (error)
-        vm_break(k, error_message(error));
+        vm_break(k, error_text(error));
     else if (!k->waking)
         vm_ready(k);
 }
@@ -328,7 +328,7 @@ int vm_boot(struct keeper *k, const struct wire_vm_boot *m, int memory_fd, struc
     k->off = timer_new(k->loop, off_late, k);
     CLEANUP_ERROR struct error *error = NULL;
     if (hyper_begin(k, m, memory_fd, &error) < 0) {
-        k->reason = xstrdup(error_message(error));
+        k->reason = xstrdup(error_text(error));
         k->state = WIRE_VM_GONE;
         vm_tell(k);
         error_wrap(&error, "vm '%s'", k->vm);

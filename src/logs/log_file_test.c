@@ -127,7 +127,7 @@ static void a_file_that_cannot_be_written_fails_and_recovers(void **state)
     setrlimit(RLIMIT_FSIZE, &limit);
     log_file_write(log, LOG_STDOUT, "the first line\nthe second line\n", 31);
     assert_int_equal(log_file_flush(log, &error), -1);
-    assert_non_null(strstr(error_message(error), path));
+    assert_non_null(strstr(error_text(error), path));
     error_free(error);
     setrlimit(RLIMIT_FSIZE, &unlimited);
     log_file_write(log, LOG_STDOUT, "the third line\n", 15);

@@ -52,7 +52,7 @@ static void on_closed(struct conn *conn, const struct error *why, void *arg)
 {
     struct end *end = arg;
     end->conn = NULL;
-    snprintf(end->why, sizeof(end->why), "%s", why ? error_message(why) : "");
+    snprintf(end->why, sizeof(end->why), "%s", why ? error_text(why) : "");
     loop_stop(loop);
 }
 

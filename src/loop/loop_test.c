@@ -255,7 +255,7 @@ static void a_program_that_cannot_run_is_an_error_that_names_it(void **state)
         .path = "/nonexistent/program", .argv = argv, .fds = no_fds, .fd_count = 3};
     assert_null(child_spawn(loop, &spec, child_is_over, NULL, &e));
     assert_int_equal(e->kind, ERROR_NOT_FOUND);
-    assert_non_null(strstr(error_message(e), "/nonexistent/program"));
+    assert_non_null(strstr(error_text(e), "/nonexistent/program"));
 }
 
 static void an_unknown_user_is_an_error_that_names_it(void **state)
@@ -266,7 +266,7 @@ static void an_unknown_user_is_an_error_that_names_it(void **state)
         .path = "/bin/sh", .argv = argv, .fds = no_fds, .fd_count = 3, .user = "no-such-user"};
     assert_null(child_spawn(loop, &spec, child_is_over, NULL, &e));
     assert_int_equal(e->kind, ERROR_NOT_FOUND);
-    assert_non_null(strstr(error_message(e), "no-such-user"));
+    assert_non_null(strstr(error_text(e), "no-such-user"));
 }
 
 /* As root only: another user cannot become one. */
@@ -321,7 +321,7 @@ static void what_another_user_may_read_is_told_by_the_file_alone(void **state)
     assert_int_equal(child_user_may_read("root", path, NULL), 0);
     assert_int_equal(child_user_may_read("nobody", path, &e), -1);
     assert_int_equal(e->kind, ERROR_DENIED);
-    assert_non_null(strstr(error_message(e), path));
+    assert_non_null(strstr(error_text(e), path));
     close(fd);
     unlink(path);
     assert_int_equal(rmdir(directory), 0);

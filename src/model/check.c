@@ -129,6 +129,6 @@ void world_check(const struct world *world)
 
     if (world_verify(world, &error) == 0)
         return;
-    fprintf(stderr, "husk: broken invariant: %s\n", error_message(error));
+    fprintf(stderr, "husk: broken invariant: %s\n", error_text(error));
     abort();
 }

@@ -18,7 +18,7 @@ static void refused(const char *text, const char *sentence)
 
     assert_int_equal(pod_spec_parse(text, strlen(text), &limits, &spec, &error), -1);
     assert_null(spec);
-    assert_string_equal(error_message(error), sentence);
+    assert_string_equal(error_text(error), sentence);
     error_free(error);
 }
 

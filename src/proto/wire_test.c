@@ -219,7 +219,7 @@ static void peers_without_a_common_version_are_told_so(void **state)
     assert_int_equal(wire_check_hello(&same, NULL), 0);
     assert_int_equal(wire_check_hello(&newer, &e), -1);
     assert_int_equal(e->kind, ERROR_UNSUPPORTED);
-    assert_non_null(strstr(error_message(e), "guest"));
+    assert_non_null(strstr(error_text(e), "guest"));
 }
 
 static void a_reply_carries_an_error_as_it_was(void **state)
@@ -231,7 +231,7 @@ static void a_reply_carries_an_error_as_it_was(void **state)
     assert_int_equal(wire_reply_check(&reply, &back), -1);
     assert_int_equal(back->kind, e->kind);
     assert_int_equal(back->err, e->err);
-    assert_string_equal(error_message(back), error_message(e));
+    assert_string_equal(error_text(back), error_text(e));
 
     struct wire_reply done = wire_reply_from(10, NULL);
     assert_int_equal(wire_reply_check(&done, NULL), 0);
@@ -336,7 +336,7 @@ static void malformed_fields_are_named(void **state)
         assert_int_equal(wire_get(&frame, message, &e), -1);
         wire_clear(cases[i].type, message);
         assert_int_equal(e->kind, ERROR_CORRUPT);
-        assert_non_null(strstr(error_message(e), cases[i].field));
+        assert_non_null(strstr(error_text(e), cases[i].field));
     }
 }
 
@@ -346,7 +346,7 @@ static void an_unknown_message_is_an_error(void **state)
     uint64_t message[64];
     struct wire_frame frame = {.type = 999};
     assert_int_equal(wire_get(&frame, message, &e), -1);
-    assert_non_null(strstr(error_message(e), "999"));
+    assert_non_null(strstr(error_text(e), "999"));
 }
 
 int main(void)

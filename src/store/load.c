@@ -87,7 +87,7 @@ static int row_wrap(const struct row *row, struct error **ret_error, struct erro
     const char *key = (const char *)sqlite3_column_text(row->statement, 0);
 
     error_set(ret_error, ERROR_CORRUPT, 0, "store '%s': %s '%.80s' is damaged: %s",
-              row->store->path, row->table, key ? key : "", error_message(error));
+              row->store->path, row->table, key ? key : "", error_text(error));
     error_free(error);
     return -1;
 }

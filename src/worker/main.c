@@ -61,6 +61,6 @@ int main(void)
     if (error && error->kind == ERROR_CANCELLED)
         return EXIT_SUCCESS;
     if (error)
-        log_error("%s", error_message(error));
+        log_error("%s", error_text(error));
     return error ? EXIT_FAILURE : EXIT_SUCCESS;
 }

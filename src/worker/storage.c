@@ -31,5 +31,5 @@ int storage_open(const char *root, struct disk *ret, struct error **ret_error)
     *ret = (struct disk){storage.ops, root, (const char *const *)storage.options};
     if (!storage.refused)
         return 0;
-    return error_set(ret_error, storage.refused->kind, 0, "%s", error_message(storage.refused));
+    return error_set(ret_error, storage.refused->kind, 0, "%s", error_text(storage.refused));
 }

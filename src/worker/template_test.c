@@ -81,7 +81,7 @@ static void save(struct world *t)
 {
     struct error *error = NULL;
     int rc = template_save(t->memory, t->dir, t->path, inputs, &t->bytes, &error);
-    assert_string_equal(rc == 0 ? "" : error_message(error), "");
+    assert_string_equal(rc == 0 ? "" : error_text(error), "");
 }
 
 /* The sentence with which loading fails; "" if it does not. */
@@ -90,7 +90,7 @@ static char *load(struct world *t, const char *const *of, int memory)
     CLEANUP_ERROR struct error *error = NULL;
     uint64_t bytes = 0;
     if (template_load(memory, t->path, of, &bytes, &error) < 0)
-        return xstrdup(error_message(error));
+        return xstrdup(error_text(error));
     assert_int_equal(bytes, t->bytes);
     return xstrdup("");
 }
@@ -185,7 +185,7 @@ static void a_state_that_is_missing_is_told(void **state)
     CLEANUP_ERROR struct error *error = NULL;
     unlink(devices);
     assert_int_equal(template_save(t->memory, t->dir, t->path, inputs, &t->bytes, &error), -1);
-    assert_non_null(strstr(error_message(error), "open 'state'"));
+    assert_non_null(strstr(error_text(error), "open 'state'"));
     assert_int_equal(access(t->path, F_OK), -1);
 }
 
@@ -217,7 +217,7 @@ static void a_meta_is_read_strictly(void **state)
         int rc = template_meta_parse(cases[i].text, strlen(cases[i].text), &meta, &error);
         assert_int_equal(rc, *cases[i].why ? -1 : 0);
         if (rc < 0)
-            assert_non_null(strstr(error_message(error), cases[i].why));
+            assert_non_null(strstr(error_text(error), cases[i].why));
         else
             template_meta_done(&meta);
     }

@@ -260,7 +260,7 @@ static void a_full_pool_says_so_and_loses_nothing(const struct rig *rig)
     MUST_DO(pool_used(rig, &before, &error));
     CHECK(image_make(rig, &large, 1, "large", &refused, &failed) < 0);
     CHECK(failed && failed->kind == ERROR_NO_SPACE);
-    printf("# %s\n", error_message(failed));
+    printf("# %s\n", error_text(failed));
     error_freep(&failed);
     MUST_DO(pool_used(rig, &after, &error));
     CHECK(after.data_used == before.data_used);
@@ -347,7 +347,7 @@ static void an_overcommitted_pool_fails_writes_and_loses_none(const struct rig *
     CHECK(!chunk_write(rig, &guests[last], written[last]) && errno == ENOSPC);
     CHECK(layer_make(rig, "refused", &image, rig->layer_bytes, &failed) < 0);
     CHECK(failed && failed->kind == ERROR_NO_SPACE);
-    printf("# %s\n", error_message(failed));
+    printf("# %s\n", error_text(failed));
     error_freep(&failed);
     CHECK(chunk_write(rig, &guests[last], 0)); /* what it has it may write again */
     MUST_DO(guest_close(rig, &guests[0], &error));
@@ -376,7 +376,7 @@ static void a_layer_smaller_than_its_image_is_refused(const struct rig *rig)
 
     MUST_DO(image_make(rig, &tar, 1, "smaller", &image, &error));
     CHECK(layer_make(rig, "smaller", &image, rig->layer_bytes / 2, &failed) < 0);
-    CHECK(failed && failed->kind == ERROR_INVALID && strstr(error_message(failed), "dm.basesize"));
+    CHECK(failed && failed->kind == ERROR_INVALID && strstr(error_text(failed), "dm.basesize"));
     error_freep(&failed);
     MUST_DO(image_remove(rig, &image, &error));
     CHECK(entries(rig) == 0);

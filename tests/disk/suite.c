@@ -29,7 +29,7 @@ bool suite_done(int result, struct error *error, const char *what, const char *f
     bool good = suite_check(result == 0, what, file, line);
 
     if (!good)
-        printf("# %s\n", error_message(error));
+        printf("# %s\n", error_text(error));
     error_free(error);
     return good;
 }

@@ -86,7 +86,7 @@ static void make_pod(struct request *request)
                    i ? "," : "", i, (unsigned)(chance() % IMAGE_NAMES));
     buf_append_str(&text, "]}");
     if (pod_spec_parse((char *)text.data, text.len, NULL, &request->pod_spec, &error) < 0)
-        broken("podfile", error_message(error));
+        broken("podfile", error_text(error));
 }
 
 static void make_ctr(struct request *request)
@@ -192,7 +192,7 @@ static void check_world(void)
     CLEANUP_ERROR struct error *error = NULL;
 
     if (world_verify(sim.world, &error) < 0)
-        broken("invariant", error_message(error));
+        broken("invariant", error_text(error));
     WORLD_FOREACH(struct vm, vm, sim.world, NOUN_VM)
         pooled += vm->pooled && !ref_is(vm->pod) && vm->state != VM_STOPPING;
     if (pooled > sim.pool)
@@ -237,7 +237,7 @@ static void load(void)
 
     sim.world = world_new();
     if (store_load(sim.store, sim.world, &error) < 0)
-        broken("load", error_message(error));
+        broken("load", error_text(error));
     sim.core = core_new(sim.world, chance());
     core_clock(sim.core, sim.wall_ns);
     sim.first_op = sim.last_op + 1;
@@ -260,7 +260,7 @@ static void crash(void)
     if (sim.path) {
         store_close(sim.store);
         if (store_open(sim.path, &sim.store, &error) < 0)
-            broken("store", error_message(error));
+            broken("store", error_text(error));
     }
     load();
 }
@@ -399,7 +399,7 @@ static void begin(bool on_disk)
         sim.path = str_printf("%s/store", sim.directory);
     }
     if (store_open(sim.path ? sim.path : ":memory:", &sim.store, &error) < 0)
-        broken("store", error_message(error));
+        broken("store", error_text(error));
     load();
 }
 

@@ -48,7 +48,7 @@ static void load_say(struct load *load, json_t *json)
 
 static void load_say_error(struct load *load, const struct error *error)
 {
-    const char *message = error_message(error);
+    const char *message = error_text(error);
     if (!load->call)
         log_error("load images: %s", message);
     load_say(load,
@@ -302,7 +302,7 @@ void image_remove(struct call *call)
 static void image_pruned(const struct reply *reply, void *arg)
 {
     if (reply->error)
-        log_warning("prune: %s", error_message(reply->error));
+        log_warning("prune: %s", error_text(reply->error));
 }
 
 /* Images that no tag and no container needs, and what interrupted pulls have left. The answer names

@@ -236,7 +236,7 @@ void log_replay(struct api *api, const struct container *ctr, int fd)
                               .framed = !ctr_has_tty(api, ctr)};
     struct log_read *read;
     if (log_read_open(path, &query, &read, &error) < 0) {
-        log_error("container '%s': %s", ctr->spec.name, error_message(error));
+        log_error("container '%s': %s", ctr->spec.name, error_text(error));
         close(fd);
         return;
     }

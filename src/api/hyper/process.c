@@ -333,8 +333,8 @@ static void session_started(const struct error *error, uint64_t value, void *arg
     struct process_session *session = arg;
     session->asked = false;
     if (error) {
-        log_debug("%s: %s", session->id, error_message(error));
-        session_end(session, CODE_UNKNOWN, error_message(error), error);
+        log_debug("%s: %s", session->id, error_text(error));
+        session_end(session, CODE_UNKNOWN, error_text(error), error);
     } else if (session->state == SESSION_STARTING) {
         session->state = SESSION_RUNNING;
         waiters_answer(session, NULL);

@@ -156,7 +156,7 @@ static void transfer_check_end(struct transfer *t)
             continue;
         }
         if (t->error) {
-            const char *message = error_message(t->error);
+            const char *message = error_text(t->error);
             json_t *json = json_pack("{s:s, s:{s:s}, s:s}", "error", message, "errorDetail",
                                      "message", message, "kind", error_kind_name(t->error->kind));
             char *line = json_dumps(json, JSON_COMPACT);
