@@ -46,8 +46,11 @@ static int images_pull(struct cli *cli, const json_t *spec, const char *only,
         if (!image || (only && !str_eq(image, only)))
             continue;
         bool quiet = !isatty(STDERR_FILENO);
-        if (image_pull(cli, image, quiet, stderr, ret_error) < 0)
-            return -1;
+        struct error *error = NULL;
+        if (image_pull(cli, image, quiet, stderr, &error) < 0) {
+            error_wrap(&error, "image '%s' cannot be pulled", image);
+            return error_move(ret_error, &error);
+        }
     }
     return 0;
 }

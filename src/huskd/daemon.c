@@ -19,8 +19,9 @@
 #include "store/store.h"
 
 enum {
-    ROUNDS_A_TURN = 64,     /* of commit, replies, effects; then others have their turn */
-    COMMIT_RETRY_MS = 1000, /* after one that failed: the disk is full, most likely */
+    ROUNDS_A_TURN = 64,      /* of commit, replies, effects; then others have their turn */
+    COMMIT_RETRY_MS = 1000,  /* after one that failed: the disk is full, most likely */
+    KEEP_DEADLINE_MS = 5000, /* at the end, for VMs that are ending already */
 };
 
 struct daemon {
@@ -56,6 +57,7 @@ struct daemon {
 
 static void adopted(void *arg);
 static void stop_all(struct daemon *d);
+static void end_now(void *arg);
 
 /* What is in memory could not be written down: it never happened. All who wait are told, and the
  * world is what the store says. */
@@ -209,10 +211,12 @@ static void adopted(void *arg)
 {
     struct daemon *d = arg;
     d->adopting = false;
-    if (d->ending)
-        stop_all(d);
-    else
+    if (!d->ending)
         exec_templates_begin(d->exec);
+    else if (str_eq(d->settings->on_exit, "keep"))
+        end_now(d);
+    else
+        stop_all(d);
     if (d->serving || d->ending)
         return;
     exec_sweep(d->exec);
@@ -416,6 +420,24 @@ static void one_stopped(const struct reply *reply, void *arg)
         end_now(d);
 }
 
+static void vm_end(struct daemon *d, const struct vm *vm)
+{
+    struct request request = {.kind = REQ_VM_KILL, .vm = vm->object.ref};
+    d->stopping++;
+    ops_ask(api_ops(d->api), &request, one_stopped, d);
+}
+
+/* on_exit=keep: what is ending already may end. Its keeper waits for our word that all is known,
+ * which otherwise it would get from the next daemon only. */
+static void stop_begun(struct daemon *d)
+{
+    WORLD_FOREACH(struct vm, vm, d->world, NOUN_VM)
+        if (vm->state == VM_STOPPING)
+            vm_end(d, vm);
+    if (!d->stopping)
+        end_now(d);
+}
+
 /* on_exit=stop: pods go to Created, those that wait for their restart too; idle VMs end. */
 static void stop_all(struct daemon *d)
 {
@@ -429,13 +451,9 @@ static void stop_all(struct daemon *d)
         d->stopping++;
         ops_ask(api_ops(d->api), &request, one_stopped, d);
     }
-    WORLD_FOREACH(struct vm, vm, d->world, NOUN_VM) {
-        struct request request = {.kind = REQ_VM_KILL, .vm = vm->object.ref};
-        if (ref_is(vm->pod) || vm->state == VM_STOPPING)
-            continue;
-        d->stopping++;
-        ops_ask(api_ops(d->api), &request, one_stopped, d);
-    }
+    WORLD_FOREACH(struct vm, vm, d->world, NOUN_VM)
+        if (!ref_is(vm->pod) || vm->state == VM_STOPPING)
+            vm_end(d, vm);
     if (!d->stopping)
         end_now(d);
 }
@@ -443,7 +461,7 @@ static void stop_all(struct daemon *d)
 static void end_late(void *arg)
 {
     struct daemon *d = arg;
-    log_warning("%u pods or VMs have not ended within exit_deadline, and go on", d->stopping);
+    log_warning("%u pods or VMs have not ended in time, and go on", d->stopping);
     end_now(d);
 }
 
@@ -454,14 +472,19 @@ static void end_asked(int signal, void *arg)
     d->ending = true;
     service_notify("STOPPING=1");
     api_stop_listening(d->api);
-    if (again || str_eq(d->settings->on_exit, "keep")) {
+    bool keep = str_eq(d->settings->on_exit, "keep");
+    if (again || (keep && d->adopting)) {
         end_now(d);
         return;
     }
-    log_info("pods are stopped first");
     core_end(d->core);
     d->exit_deadline = timer_new(d->loop, end_late, d);
-    timer_set(d->exit_deadline, d->settings->exit_deadline);
+    timer_set(d->exit_deadline, keep ? KEEP_DEADLINE_MS : d->settings->exit_deadline);
+    if (keep) {
+        stop_begun(d);
+        return;
+    }
+    log_info("pods are stopped first");
     if (!d->adopting) /* else once it is known what runs */
         stop_all(d);
 }
