@@ -18,6 +18,8 @@
 
 static void pool_run(struct pool *pool);
 
+enum { REMOVAL_TRIES = 3 }; /* by other workers, when the one that did it has died */
+
 /* ---- jobs ----------------------------------------------------------------------------------- */
 
 static bool is_transfer(const struct job *job)
@@ -276,6 +278,17 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
     wire_clear(frame->type, &message);
 }
 
+/* What nobody waits for nobody would ask for again. */
+static bool job_is_tried_again(struct worker *w, struct job *job)
+{
+    bool removal = job->type == WIRE_JOB_REMOVE || job->type == WIRE_JOB_SWEEP;
+    if (!removal || job->done || job->ops || w->late || w->pool->closing ||
+        job->tries++ == REMOVAL_TRIES)
+        return false;
+    pool_add(w->pool, job);
+    return true;
+}
+
 static void worker_closed(struct conn *conn, const struct error *why, void *arg)
 {
     struct worker *w = arg;
@@ -286,7 +299,7 @@ static void worker_closed(struct conn *conn, const struct error *why, void *arg)
     timer_unset(w->deadline);
     if (w->child)
         child_kill(w->child, SIGKILL);
-    if (!job)
+    if (!job || job_is_tried_again(w, job))
         return;
     if (job->type != WIRE_JOB_SWEEP)
         pool_sweep(w->pool, false); /* of what it had begun */

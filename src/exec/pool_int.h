@@ -21,6 +21,7 @@ struct job {
     const struct load_ops *ops;
     void (*done)(const struct error *error, uint64_t value, void *arg);
     void *arg;
+    unsigned tries; /* of a removal that nobody waits for: its worker died before */
 };
 
 struct worker {
