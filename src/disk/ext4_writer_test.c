@@ -11,6 +11,7 @@
 
 #include <cmocka.h>
 
+#include "base/scratch.h"
 #include "base/str.h"
 #include "disk/ext4.h"
 #include "disk/ext4_writer.h"
@@ -19,7 +20,7 @@
 enum { SIZE = 96 << 20, BLOCK = 4096 };
 
 struct world {
-    char *path;
+    char *directory, *path;
     struct ext4_writer *w;
 };
 
@@ -27,8 +28,9 @@ static int world_open(void **state)
 {
     struct world *t = calloc(1, sizeof(*t));
 
-    t->path = str_printf("%s/ext4-XXXXXX", str_or(getenv("TMPDIR"), "/tmp"));
-    int fd = mkstemp(t->path);
+    t->directory = scratch_make("ext4");
+    t->path = str_printf("%s/file", t->directory);
+    int fd = open(t->path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, SIZE) < 0 || ext4_format(t->path, true, NULL) < 0)
         return -1;
     close(fd);
@@ -43,6 +45,8 @@ static int world_close(void **state)
 
     ext4_writer_free(t->w);
     unlink(t->path);
+    rmdir(t->directory);
+    free(t->directory);
     free(t->path);
     free(t);
     return 0;

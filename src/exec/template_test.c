@@ -12,15 +12,15 @@
 
 #include <cmocka.h>
 
+#include "base/scratch.h"
 #include "exec/template.h"
 
 enum { MIB = 1 << 20 };
 
 /* A host with a kernel in a file of our own. */
-static char kernel[] = "/tmp/template-kernel-XXXXXX";
-static const struct exec_config usual = {
+static char *directory, *kernel;
+static struct exec_config usual = {
     .qemu = "/bin/true",
-    .kernel = kernel,
     .initrd = "/dev/null",
     .keeper = "/bin/sh",
     .busybox = "/dev/null",
@@ -32,14 +32,20 @@ static const struct exec_config usual = {
 
 static int host_open(void **state)
 {
-    int fd = mkstemp(kernel);
+    directory = scratch_make("template");
+    kernel = str_printf("%s/kernel", directory);
+    usual.kernel = kernel;
+    int fd = open(kernel, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     close(fd);
     return fd < 0 ? -1 : 0;
 }
 
 static int host_close(void **state)
 {
-    return unlink(kernel);
+    int result = unlink(kernel) | rmdir(directory);
+    free(kernel);
+    free(directory);
+    return result;
 }
 
 static char *id_of(const struct exec_config *config, const char *accel, uint64_t base)

@@ -213,15 +213,37 @@ static void small_values_are_kept_by_name(void **state)
     assert_null(store_meta_get(store, "accel"));
 }
 
+/* A store's file, in a directory of its own. */
+struct place {
+    char *directory, *path, *reserve, *log;
+};
+
+static struct place place_make(void)
+{
+    char *directory = scratch_make("store");
+    return (struct place){directory, str_printf("%s/store", directory),
+                          str_printf("%s/store.reserve", directory),
+                          str_printf("%s/store-wal", directory)};
+}
+
+static void place_remove(struct place *place)
+{
+    unlink(place->path);
+    unlink(place->reserve);
+    assert_int_equal(unlink(place->log), 0); /* closing did not wait for it to be copied */
+    assert_int_equal(rmdir(place->directory), 0);
+    free(place->directory);
+    free(place->path);
+    free(place->reserve);
+    free(place->log);
+}
+
 static void a_second_daemon_and_a_newer_file_are_refused(void **state)
 {
-    CLEANUP_FREE char *directory = scratch_make("store");
+    struct place place = place_make();
+    const char *path = place.path;
     struct store *first = NULL, *second = NULL;
     struct error *error = NULL;
-
-    CLEANUP_FREE char *path = str_printf("%s/store", directory);
-    CLEANUP_FREE char *reserve = str_printf("%s.reserve", path);
-    CLEANUP_FREE char *log = str_printf("%s-wal", path);
 
     assert_int_equal(store_open(path, &first, NULL), 0);
     assert_int_equal(store_open(path, &second, &error), -1);
@@ -232,10 +254,7 @@ static void a_second_daemon_and_a_newer_file_are_refused(void **state)
     assert_int_equal(store_open(path, &second, &error), -1);
     assert_int_equal(error->kind, ERROR_UNSUPPORTED);
     error_free(error);
-    unlink(path);
-    unlink(reserve);
-    assert_int_equal(unlink(log), 0); /* closing did not wait for it to be copied */
-    assert_int_equal(rmdir(directory), 0);
+    place_remove(&place);
 }
 
 /* What husk 0.1.0 wrote: its schema, and a pod in its VM. Never to be changed. */
@@ -271,14 +290,10 @@ static const char VERSION_1[] =
 
 static void a_store_of_version_1_is_read_and_written(void **state)
 {
-    char directory[] = "/tmp/husk-store-XXXXXX";
+    struct place place = place_make();
+    const char *path = place.path;
     struct store *old = NULL;
     sqlite3 *db = NULL;
-
-    assert_non_null(mkdtemp(directory));
-    CLEANUP_FREE char *path = str_printf("%s/store", directory);
-    CLEANUP_FREE char *reserve = str_printf("%s.reserve", path);
-    CLEANUP_FREE char *log = str_printf("%s-wal", path);
 
     assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db, VERSION_1, NULL, NULL, NULL), SQLITE_OK);
@@ -303,10 +318,7 @@ static void a_store_of_version_1_is_read_and_written(void **state)
         assert_int_equal(store_commit(old, world, &error), 0);
         store_close(old);
     }
-    unlink(path);
-    unlink(reserve);
-    unlink(log);
-    assert_int_equal(rmdir(directory), 0);
+    place_remove(&place);
 }
 
 static void what_a_vm_is_is_kept(void **state)
@@ -342,15 +354,10 @@ int fsync(int fd)
 
 static void a_commit_waits_for_the_disk_only_if_asked(void **state)
 {
-    char directory[] = "/tmp/husk-store-XXXXXX";
+    struct place place = place_make();
     struct store *file = NULL;
 
-    assert_non_null(mkdtemp(directory));
-    CLEANUP_FREE char *path = str_printf("%s/store", directory);
-    CLEANUP_FREE char *reserve = str_printf("%s.reserve", path);
-    CLEANUP_FREE char *log = str_printf("%s-wal", path);
-
-    assert_int_equal(store_open(path, &file, NULL), 0);
+    assert_int_equal(store_open(place.path, &file, NULL), 0);
     add_pod("first");
     assert_int_equal(store_commit(file, world, NULL), 0);
     syncs = 0;
@@ -362,10 +369,7 @@ static void a_commit_waits_for_the_disk_only_if_asked(void **state)
     assert_int_equal(store_sync(file, NULL), 0);
     assert_int_equal(syncs, 1);
     store_close(file);
-    unlink(path);
-    unlink(reserve);
-    unlink(log);
-    assert_int_equal(rmdir(directory), 0);
+    place_remove(&place);
 }
 
 int main(void)

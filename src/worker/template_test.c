@@ -12,6 +12,7 @@
 
 #include <cmocka.h>
 
+#include "base/scratch.h"
 #include "base/str.h"
 #include "disk/disk.h"
 #include "worker/template.h"
@@ -52,9 +53,7 @@ static void stage(struct world *t)
 static int world_open(void **state)
 {
     struct world *t = calloc(1, sizeof(*t));
-    t->home = str_printf("%s/template-XXXXXX", str_or(getenv("TMPDIR"), "/tmp"));
-    if (!mkdtemp(t->home))
-        return -1;
+    t->home = scratch_make("template");
     t->dir = str_printf("%s/new", t->home);
     t->path = str_printf("%s/128-key", t->home);
     t->memory = memory_new();
@@ -68,7 +67,7 @@ static int world_open(void **state)
 static int world_close(void **state)
 {
     struct world *t = *state;
-    assert_int_equal(disk_remove(str_or(getenv("TMPDIR"), "/tmp"), t->home, NULL), 0);
+    assert_int_equal(disk_remove("/", t->home, NULL), 0);
     close(t->memory);
     free(t->home);
     free(t->dir);
