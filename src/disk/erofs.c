@@ -100,13 +100,12 @@ static uint64_t meta_take(struct erofs_writer *w, size_t size)
 void erofs_open(struct erofs_writer *w, int fd)
 {
     *w = (struct erofs_writer){.fd = fd, .blocks = 1};
-    w->window = xcalloc(1, EROFS_WINDOW);
+    window_open(&w->window);
 }
 
 void erofs_done(struct erofs_writer *w)
 {
-    free(w->window);
-    w->window = NULL;
+    window_done(&w->window);
 }
 
 /* ---- inodes --------------------------------------------------------------------------------- */
@@ -210,54 +209,17 @@ void erofs_file_begin(struct erofs_writer *w, const struct sink_attr *attr, uint
     w->body = fits ? size - tail : size;
     w->body_block = blocks_take(w, blocks_of(w->body));
     w->done = 0;
-    w->window_start = 0;
-    w->window_used = 0;
+    window_begin(&w->window);
     memset(w->tail, 0, sizeof(w->tail));
 }
 
-static bool is_zero(const uint8_t *block)
-{
-    return block[0] == 0 && memcmp(block, block + 1, EROFS_BLOCK - 1) == 0;
-}
-
-/* Writes the runs of blocks that are not zero, and leaves an empty window. */
-static int window_flush(struct erofs_writer *w, struct error **ret_error)
-{
-    size_t blocks = (size_t)blocks_of(w->window_used);
-    uint64_t base = w->body_block * EROFS_BLOCK + w->window_start;
-    size_t run = 0;
-
-    for (size_t i = 0; i <= blocks; i++) {
-        if (i < blocks && !is_zero(w->window + i * EROFS_BLOCK))
-            continue;
-        if (i > run && write_at(w, w->window + run * EROFS_BLOCK, (i - run) * EROFS_BLOCK,
-                                base + run * EROFS_BLOCK, ret_error) < 0)
-            return -1;
-        run = i + 1;
-    }
-    memset(w->window, 0, blocks * EROFS_BLOCK);
-    w->window_used = 0;
-    return 0;
-}
-
-static int body_add(struct erofs_writer *w, uint64_t offset, const uint8_t *data, size_t size,
+static int body_put(void *arg, uint64_t block, const uint8_t *bytes, size_t count,
                     struct error **ret_error)
 {
-    while (size > 0) {
-        if (offset >= w->window_start + EROFS_WINDOW) {
-            if (window_flush(w, ret_error) < 0)
-                return -1;
-            w->window_start = offset / EROFS_BLOCK * EROFS_BLOCK;
-        }
-        size_t at = (size_t)(offset - w->window_start);
-        size_t part = EROFS_WINDOW - at < size ? EROFS_WINDOW - at : size;
-        memcpy(w->window + at, data, part);
-        w->window_used = at + part;
-        offset += part;
-        data += part;
-        size -= part;
-    }
-    return 0;
+    struct erofs_writer *w = arg;
+
+    return write_at(w, bytes, count * EROFS_BLOCK, (w->body_block + block) * EROFS_BLOCK,
+                    ret_error);
 }
 
 int erofs_file_data(struct erofs_writer *w, uint64_t offset, const void *data, size_t size,
@@ -270,7 +232,7 @@ int erofs_file_data(struct erofs_writer *w, uint64_t offset, const void *data, s
     w->done = offset + size;
     if (offset < w->body) {
         size_t part = w->body - offset < size ? (size_t)(w->body - offset) : size;
-        if (body_add(w, offset, bytes, part, ret_error) < 0)
+        if (window_add(&w->window, offset, bytes, part, body_put, w, ret_error) < 0)
             return -1;
         bytes += part;
         offset += part;
@@ -294,7 +256,7 @@ int erofs_file_end(struct erofs_writer *w, uint64_t *ret_nid, struct error **ret
         .tail_size = tail,
     };
 
-    if (window_flush(w, ret_error) < 0)
+    if (window_flush(&w->window, body_put, w, ret_error) < 0)
         return -1;
     if (w->blocks > UINT32_MAX)
         return error_set(ret_error, ERROR_TOO_LARGE, 0, "root filesystem of more than 16 TiB");

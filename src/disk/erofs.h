@@ -26,13 +26,13 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "disk/sink.h"
+#include "disk/window.h"
 
 enum {
-    EROFS_BLOCK = 4096,
+    EROFS_BLOCK = WINDOW_BLOCK,
     EROFS_NAME_MAX = SINK_NAME_MAX,
-    EROFS_INLINE_MAX = 2048,         /* longer tails get a block of their own */
-    EROFS_META_CHUNK = 8,            /* blocks of inodes that are allotted together */
-    EROFS_WINDOW = 64 * EROFS_BLOCK, /* of a file, gathered before it is written */
+    EROFS_INLINE_MAX = 2048, /* longer tails get a block of their own */
+    EROFS_META_CHUNK = 8,    /* blocks of inodes that are allotted together */
 };
 
 struct erofs_writer {
@@ -44,12 +44,10 @@ struct erofs_writer {
     /* The file between erofs_file_begin() and _end(). */
     struct sink_attr attr;
     uint64_t size;
-    uint64_t body;         /* bytes of it that are in blocks; the rest is the tail */
-    uint64_t body_block;   /* its first block */
-    uint64_t done;         /* bytes seen */
-    uint64_t window_start; /* what the window's first byte is in the file */
-    size_t window_used;
-    uint8_t *window;
+    uint64_t body;       /* bytes of it that are in blocks; the rest is the tail */
+    uint64_t body_block; /* its first block */
+    uint64_t done;       /* bytes seen */
+    struct window window;
     uint8_t tail[EROFS_BLOCK];
 };
 

@@ -9,12 +9,12 @@
 #include <ext2fs/ext2fs.h>
 
 #include "base/str.h"
+#include "disk/window.h"
 
 enum {
-    BLOCK = 4096,
-    WINDOW = 64 * BLOCK, /* of a file, gathered before it is written */
-    EXTENT_MAX = 32768,  /* blocks in one extent */
-    FAST_LINK_MAX = 59,  /* bytes of a link's target that fit in the inode */
+    BLOCK = WINDOW_BLOCK,
+    EXTENT_MAX = 32768, /* blocks in one extent */
+    FAST_LINK_MAX = 59, /* bytes of a link's target that fit in the inode */
     LINKS_MAX = 65000,
     EXTRA_ISIZE = sizeof(struct ext2_inode_large) - EXT2_GOOD_OLD_INODE_SIZE,
     SECTORS_A_BLOCK = BLOCK / 512,
@@ -38,10 +38,8 @@ struct ext4_writer {
     struct sink_attr attr; /* of it */
     uint64_t size;         /* of it */
     uint64_t done;         /* bytes of it seen */
-    uint64_t window_start; /* what the window's first byte is in the file */
-    size_t window_used;
+    struct window window;
     uint64_t top; /* inode of EXT4_WRITER_TOP */
-    uint8_t *window;
 };
 
 /* ---- errors --------------------------------------------------------------------------------- */
@@ -83,7 +81,7 @@ struct ext4_writer *ext4_writer_new(const char *path, uint64_t max_bytes, struct
     }
     w->blocks_max = max_bytes ? max_bytes / BLOCK : UINT64_MAX;
     w->near = EXT2_ROOT_INO;
-    w->window = xcalloc(1, WINDOW);
+    window_open(&w->window);
     return w;
 }
 
@@ -101,7 +99,7 @@ void ext4_writer_free(struct ext4_writer *w)
     body_done(&w->body);
     if (w->fs)
         ext2fs_free(w->fs);
-    free(w->window);
+    window_done(&w->window);
     free(w);
 }
 
@@ -332,61 +330,29 @@ static int writer_file_begin(void *writer, const struct sink_attr *attr, uint64_
     w->attr = *attr;
     w->size = size;
     w->done = 0;
-    w->window_start = 0;
-    w->window_used = 0;
+    window_begin(&w->window);
     return inode_take(w, attr->mode, &number, ret_error) < 0
                ? -1
                : body_begin(w, &w->body, attr, number, ret_error);
 }
 
-static bool is_zero(const uint8_t *block)
+static int body_put(void *arg, uint64_t block, const uint8_t *bytes, size_t count,
+                    struct error **ret_error)
 {
-    return block[0] == 0 && memcmp(block, block + 1, BLOCK - 1) == 0;
-}
+    struct ext4_writer *w = arg;
 
-/* Writes the runs of blocks that are not zero, and leaves an empty window. */
-static int window_flush(struct ext4_writer *w, struct error **ret_error)
-{
-    size_t blocks = (w->window_used + BLOCK - 1) / BLOCK, run = 0;
-    uint64_t base = w->window_start / BLOCK;
-
-    for (size_t i = 0; i <= blocks; i++) {
-        if (i < blocks && !is_zero(w->window + i * BLOCK))
-            continue;
-        if (i > run &&
-            blocks_write(w, &w->body, base + run, w->window + run * BLOCK, i - run, ret_error) < 0)
-            return -1;
-        run = i + 1;
-    }
-    memset(w->window, 0, blocks * BLOCK);
-    w->window_used = 0;
-    return 0;
+    return blocks_write(w, &w->body, block, bytes, count, ret_error);
 }
 
 static int writer_file_data(void *writer, uint64_t offset, const void *data, size_t size,
                             struct error **ret_error)
 {
     struct ext4_writer *w = writer;
-    const uint8_t *bytes = data;
 
     if (offset < w->done || offset > w->size || size > w->size - offset)
         return error_set(ret_error, ERROR_CORRUPT, 0, "data outside of the file");
     w->done = offset + size;
-    while (size > 0) {
-        if (offset >= w->window_start + WINDOW) {
-            if (window_flush(w, ret_error) < 0)
-                return -1;
-            w->window_start = offset / BLOCK * BLOCK;
-        }
-        size_t at = (size_t)(offset - w->window_start);
-        size_t part = WINDOW - at < size ? WINDOW - at : size;
-        memcpy(w->window + at, bytes, part);
-        w->window_used = at + part;
-        offset += part;
-        bytes += part;
-        size -= part;
-    }
-    return 0;
+    return window_add(&w->window, offset, data, size, body_put, w, ret_error);
 }
 
 static int writer_file_end(void *writer, uint64_t *ret_nid, struct error **ret_error)
@@ -394,7 +360,7 @@ static int writer_file_end(void *writer, uint64_t *ret_nid, struct error **ret_e
     struct ext4_writer *w = writer;
 
     *ret_nid = w->body.number;
-    if (window_flush(w, ret_error) < 0)
+    if (window_flush(&w->window, body_put, w, ret_error) < 0)
         return -1;
     return body_end(w, &w->body, w->size, w->attr.xattrs, ret_error);
 }

@@ -14,6 +14,7 @@
 #include "image/load.h"
 #include "image/save.h"
 #include "worker/storage.h"
+#include "worker/tell.h"
 #include "worker/template.h"
 
 enum {
@@ -24,9 +25,6 @@ enum {
     CACHE_MODE = 0711,
     SCRATCH_MODE = 0700,
 };
-
-/* Of one layer, unpacked, when the request does not say. */
-static const uint64_t LAYER_MAX_DEFAULT = 64ULL << 30;
 
 /* ---- telling of progress -------------------------------------------------------------------- */
 
@@ -111,17 +109,8 @@ static int work_prepare(void *arg, const char *id, const struct image_layer *lay
 static int work_found(void *arg, const struct image_found *image, struct error **ret_error)
 {
     struct work *work = arg;
-    struct wire_job_image message = {
-        .seq = work->seq,
-        .id = image->id,
-        .names = image->names,
-        .config = image->config,
-        .size_bytes = image->size_bytes,
-        .created_ns = image->created_ns,
-        .files = image->files,
-    };
 
-    return peer_send(work->peer, WIRE_JOB_IMAGE, &message, ret_error);
+    return tell_image(work->peer, work->seq, image, ret_error);
 }
 
 static int load_in(struct work *work, const char *root, const char *scratch, int archive,

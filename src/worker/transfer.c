@@ -14,9 +14,7 @@
 #include "worker/background.h"
 #include "worker/job.h"
 #include "worker/storage.h"
-
-/* Of one layer, unpacked, when the request does not say. */
-static const uint64_t LAYER_MAX_DEFAULT = 64ULL << 30;
+#include "worker/tell.h"
 
 enum { STALL_DEFAULT_MS = 30000 };
 
@@ -99,17 +97,8 @@ static int work_placing(void *arg, struct error **ret_error)
 static int work_found(void *arg, const struct image_found *image, struct error **ret_error)
 {
     struct work *work = arg;
-    struct wire_job_image message = {
-        .seq = work->seq,
-        .id = image->id,
-        .names = image->names,
-        .config = image->config,
-        .size_bytes = image->size_bytes,
-        .created_ns = image->created_ns,
-        .files = image->files,
-    };
 
-    return peer_send(work->peer, WIRE_JOB_IMAGE, &message, ret_error);
+    return tell_image(work->peer, work->seq, image, ret_error);
 }
 
 static int pull_in(struct work *work, const struct wire_job_pull *job, const char *scratch,

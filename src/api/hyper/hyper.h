@@ -137,6 +137,10 @@ json_t *templates_info(const struct api *api);
 
 /* ---- images.c ------------------------------------------------------------------------------- */
 
+/* Asks the core to take in an image that a worker has made; `done` as for ops_ask(). */
+void image_add_ask(struct api *api, const struct wire_job_image *came,
+                   void (*done)(const struct reply *reply, void *arg), void *arg);
+
 /* The head of an upload is here. */
 void load_begin(struct call *call);
 

@@ -128,21 +128,28 @@ static void image_added(const struct reply *reply, void *arg)
     load_check_end(load);
 }
 
-static void load_image(const struct wire_job_image *came, void *arg)
+void image_add_ask(struct api *api, const struct wire_job_image *came,
+                   void (*done)(const struct reply *reply, void *arg), void *arg)
 {
-    struct load *load = arg;
-    struct load_image *added = xcalloc(1, sizeof(*added));
     struct image image = {.config_text = (char *)(uintptr_t)came->config,
                           .names = (char **)(uintptr_t)came->names,
                           .size_bytes = came->size_bytes,
                           .created_ns = (int64_t)came->created_ns,
                           .files = (char **)(uintptr_t)came->files};
     struct request request = {.kind = REQ_IMAGE_ADD, .image_new = &image};
+
     snprintf(image.id, sizeof(image.id), "%s", came->id);
+    ops_ask(api->ops, &request, done, arg);
+}
+
+static void load_image(const struct wire_job_image *came, void *arg)
+{
+    struct load *load = arg;
+    struct load_image *added = xcalloc(1, sizeof(*added));
     added->load = load;
     added->names = strv_copy(came->names);
     load->adding++;
-    ops_ask(load->api->ops, &request, image_added, added);
+    image_add_ask(load->api, came, image_added, added);
 }
 
 static void load_done(const struct error *error, void *arg)

@@ -231,19 +231,12 @@ static void transfer_image(const struct wire_job_image *came, void *arg)
 {
     struct transfer *t = arg;
     struct addition *addition = xcalloc(1, sizeof(*addition));
-    struct image image = {.config_text = (char *)(uintptr_t)came->config,
-                          .names = (char **)(uintptr_t)came->names,
-                          .size_bytes = came->size_bytes,
-                          .created_ns = (int64_t)came->created_ns,
-                          .files = (char **)(uintptr_t)came->files};
-    struct request request = {.kind = REQ_IMAGE_ADD, .image_new = &image};
     const struct image *old = world_image_by_id(t->api->world, came->id);
 
-    snprintf(image.id, sizeof(image.id), "%s", came->id);
     t->sweep = t->sweep || (old && files_differ(old, came->files));
     addition->transfer = t;
     t->adding++;
-    ops_ask(t->api->ops, &request, image_added, addition);
+    image_add_ask(t->api, came, image_added, addition);
 }
 
 static void transfer_done(const struct error *error, void *arg)
