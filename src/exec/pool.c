@@ -120,7 +120,7 @@ static unsigned pool_busy(const struct pool *pool, unsigned type)
     return busy;
 }
 
-/* Whether a pull gives files their places: some of them other images may have, too. */
+/* Whether a job gives files their places: some of them other images may have, too. */
 static bool pool_places(const struct pool *pool)
 {
     for (unsigned i = 0; i < pool->count; i++)
@@ -129,7 +129,7 @@ static bool pool_places(const struct pool *pool)
     return false;
 }
 
-/* Pulls may give files their places unless files of images are being removed. */
+/* Jobs may give files their places unless files of images are being removed. */
 static void pool_let_place(struct pool *pool)
 {
     const struct wire_job_go go = {.seq = 1};

@@ -361,6 +361,18 @@ static int image_prepare(struct loading *l, size_t number, struct error **ret_er
 
 /* ---- placing -------------------------------------------------------------------------------- */
 
+/* What was prepared before may have gone meanwhile, with the last name of its image. */
+static int root_check(const struct loading *l, const struct image *image, struct error **ret_error)
+{
+    CLEANUP_FREE char *path = NULL;
+
+    if (image->fresh || access(root_path(l, &path, image->files[0]), F_OK) == 0)
+        return 0;
+    return error_set(ret_error, ERROR_BUSY, 0,
+                     "image '%.*s' was removed while it was loaded: load it again", 12,
+                     image->config_blob->hex);
+}
+
 static int blob_place(struct loading *l, const struct member *member, struct error **ret_error)
 {
     CLEANUP_FREE char *file = blob_file(member->hex);
@@ -380,9 +392,8 @@ static int manifest_place(struct loading *l, struct image *image, struct error *
 
 static int image_place(struct loading *l, struct image *image, struct error **ret_error)
 {
-    if (image->present)
-        return 0;
-    if (blob_place(l, image->config_blob, ret_error) < 0 || manifest_place(l, image, ret_error) < 0)
+    if (root_check(l, image, ret_error) < 0 || blob_place(l, image->config_blob, ret_error) < 0 ||
+        manifest_place(l, image, ret_error) < 0)
         return -1;
     for (size_t i = 0; i < image->layer_count; i++)
         if (blob_place(l, image->layers[i], ret_error) < 0)

@@ -385,11 +385,21 @@ static int layers_get(struct pulling *p, struct error **ret_error)
     return work_until_done(p, ret_error) < 0 ? -1 : unextracted_tell(p, ret_error);
 }
 
+/* What was prepared before may have gone meanwhile, with the last name of its image. */
+static int root_check(struct pulling *p, struct error **ret_error)
+{
+    if (p->fresh || root_is_there(p))
+        return 0;
+    return error_set(ret_error, ERROR_BUSY, 0,
+                     "image '%.*s' was removed while it was pulled: pull it again", SHORT_ID,
+                     p->manifest.config.digest);
+}
+
 static int image_place(struct pulling *p, struct error **ret_error)
 {
     const struct image_pull *pull = p->pull;
 
-    if (pull->placing(pull->arg, ret_error) < 0 ||
+    if (pull->placing(pull->arg, ret_error) < 0 || root_check(p, ret_error) < 0 ||
         fetches_place(&p->fetches, &p->placing, ret_error) < 0)
         return -1;
     for (size_t i = 0; i < p->document_count; i++) {

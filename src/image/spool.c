@@ -124,15 +124,19 @@ static const char *name_digest(const char *name, bool *ret_binding)
 
 /* ---- files ---------------------------------------------------------------------------------- */
 
-/* Where a blob of the store would be, if it is there with that size. */
-static char *stored_blob(const struct image_load *load, const char *hex, uint64_t size)
+/* A blob of the store, if it is there with that size, gets another name in the scratch directory:
+ * whoever removes it from the store takes nothing away from us. */
+static char *stored_blob(const struct image_load *load, const char *hex, uint64_t size,
+                         size_t number)
 {
     CLEANUP_FREE char *path = str_printf("%s/%s%.*s", load->root, BLOBS, HEX_SIZE, hex);
+    CLEANUP_FREE char *own = str_printf("%s/member-%zu", load->scratch, number);
     struct stat st;
 
-    if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size)
+    if (lstat(path, &st) < 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size ||
+        link(path, own) < 0)
         return NULL;
-    return take(path);
+    return take(own);
 }
 
 static bool is_zero(const uint8_t *data, size_t size)
@@ -221,7 +225,7 @@ static int file_take(struct reading *r, struct member *member, size_t number,
     const char *claim = name_digest(member->name, &binding);
     int fd = -1;
 
-    member->path = claim ? stored_blob(load, claim, member->size) : NULL;
+    member->path = claim ? stored_blob(load, claim, member->size, number) : NULL;
     bool stored = member->path != NULL;
     if (!stored) {
         member->path = str_printf("%s/member-%zu", load->scratch, number);

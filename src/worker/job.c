@@ -113,6 +113,13 @@ static int work_found(void *arg, const struct image_found *image, struct error *
     return tell_image(work->peer, work->seq, image, ret_error);
 }
 
+static int work_placing(void *arg, struct error **ret_error)
+{
+    const struct work *work = arg;
+
+    return tell_placing(work->peer, work->seq, ret_error);
+}
+
 static int load_in(struct work *work, const char *root, const char *scratch, int archive,
                    int (*found)(void *arg, const struct image_found *image,
                                 struct error **ret_error),
@@ -128,6 +135,7 @@ static int load_in(struct work *work, const char *root, const char *scratch, int
         .progress = work_progress,
         .prepared = work_prepared,
         .prepare = work_prepare,
+        .placing = found == work_found ? work_placing : NULL, /* a store that is its own */
         .found = found,
     };
 

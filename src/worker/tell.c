@@ -15,3 +15,16 @@ int tell_image(struct peer *peer, uint32_t seq, const struct image_found *image,
 
     return peer_send(peer, WIRE_JOB_IMAGE, &message, ret_error);
 }
+
+int tell_placing(struct peer *peer, uint32_t seq, struct error **ret_error)
+{
+    struct wire_job_placing message = {.seq = seq};
+    struct wire_frame frame;
+
+    if (peer_send(peer, WIRE_JOB_PLACING, &message, ret_error) < 0)
+        return -1;
+    int result = peer_next(peer, &frame, ret_error);
+    if (result == 1 && frame.type == WIRE_JOB_GO)
+        return 0;
+    return result < 0 ? -1 : error_set(ret_error, ERROR_CANCELLED, 0, "the daemon has gone");
+}

@@ -12,4 +12,8 @@
 int tell_image(struct peer *peer, uint32_t seq, const struct image_found *image,
                struct error **ret_error);
 
+/* JOB_PLACING: files of images are about to get their places. Returns when they may: until the
+ * answer to `seq` nothing of images is removed. */
+int tell_placing(struct peer *peer, uint32_t seq, struct error **ret_error);
+
 #endif

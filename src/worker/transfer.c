@@ -82,16 +82,9 @@ static void work_prepare_end(void *arg)
 
 static int work_placing(void *arg, struct error **ret_error)
 {
-    struct work *work = arg;
-    struct wire_job_placing message = {.seq = work->seq};
-    struct wire_frame frame;
+    const struct work *work = arg;
 
-    if (peer_send(work->peer, WIRE_JOB_PLACING, &message, ret_error) < 0)
-        return -1;
-    int result = peer_next(work->peer, &frame, ret_error);
-    if (result == 1 && frame.type == WIRE_JOB_GO)
-        return 0;
-    return result < 0 ? -1 : error_set(ret_error, ERROR_CANCELLED, 0, "the daemon has gone");
+    return tell_placing(work->peer, work->seq, ret_error);
 }
 
 static int work_found(void *arg, const struct image_found *image, struct error **ret_error)
