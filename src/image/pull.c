@@ -34,6 +34,7 @@ struct document {
 struct pulling {
     const struct image_pull *pull;
     struct reference ref;
+    const char *host; /* the registry of the reference, or a mirror of it */
     struct registry *registry;
     struct document documents[DEPTH_MAX]; /* from what the name leads to, down to the manifest */
     size_t document_count;
@@ -99,8 +100,8 @@ static int missing(const struct pulling *p, struct error **error, struct error *
 
     if ((*error)->kind != ERROR_NOT_FOUND)
         return error_move(ret_error, error);
-    return error_set(ret_error, ERROR_NOT_FOUND, 0, "registry '%s' has no image '%s'",
-                     p->ref.domain, name);
+    return error_set(ret_error, ERROR_NOT_FOUND, 0, "registry '%s' has no image '%s'", p->host,
+                     name);
 }
 
 /* Gets one document; `from` NULL: what the reference names. */
@@ -481,7 +482,8 @@ static int pull_from(const struct image_pull *pull, const char *host,
                      const struct credentials *credentials, struct error **ret_error)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    struct pulling p = {.pull = pull, .prepare_fd = -1, .placing = {.root = pull->root}};
+    struct pulling p = {
+        .pull = pull, .host = host, .prepare_fd = -1, .placing = {.root = pull->root}};
     int result = reference_parse(pull->reference, &p.ref, &error);
 
     if (result == 0)

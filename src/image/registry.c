@@ -17,6 +17,7 @@ enum {
     RECEIVE_BUFFER = 128 << 10,
     HTTP_BAD_REQUEST = 400,
     HTTP_NOT_FOUND = 404,
+    HTTP_PROXY_AUTH = 407,
     HTTP_TIMEOUT = 408,
     HTTP_TOO_MANY = 429,
     HTTP_SERVER_ERROR = 500,
@@ -348,6 +349,7 @@ static void transfer_start(struct transfer *t)
     buf_clear(&t->refusal);
     t->head_size = 0;
     t->sent = 0;
+    t->token_number = r->token_number;
     easy_guard(r, t->easy, url);
     easy_identify(r, t->easy, url);
     easy_method(t);
@@ -409,20 +411,61 @@ static int status_error(struct transfer *t, struct error **ret_error)
     return error_set(ret_error, kind, 0, "it answers with status %ld%s", status, text);
 }
 
-static int curl_error(struct transfer *t, CURLcode code, struct error **ret_error)
+/* A proxy's refusal of a tunnel is no answer of the registry's. */
+static bool proxy_refuses(const struct transfer *t)
+{
+    long status = 0;
+
+    curl_easy_getinfo(t->easy, CURLINFO_HTTP_CONNECTCODE, &status);
+    return status == HTTP_PROXY_AUTH;
+}
+
+static int proxy_error(struct error **ret_error)
+{
+    return error_set(ret_error, ERROR_DENIED, 0,
+                     "the proxy refuses the credentials (status %d): put the right ones into "
+                     "HTTPS_PROXY or http_proxy of the daemon's environment",
+                     HTTP_PROXY_AUTH);
+}
+
+/* What libcurl says of TLS, told by the name of the alert: it keeps no number of it. */
+static int tls_error(const struct transfer *t, CURLcode code, const char *reason,
+                     struct error **ret_error)
 {
     const struct registry *r = t->registry;
+    const char *certs = str_or(r->settings->certs, "the directory of registries");
+
+    if (code == CURLE_PEER_FAILED_VERIFICATION)
+        return error_set(ret_error, ERROR_DENIED, 0,
+                         "its certificate is not trusted (%s): if it should be, put its CA into "
+                         "'%s/%s/ca.crt'",
+                         reason, certs, r->host);
+    if (code == CURLE_SSL_CERTPROBLEM)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "'%s/%s/client.cert' and 'client.key' are no certificate and its key (%s)",
+                         certs, r->host, reason);
+    if (strstr(reason, "certificate required") || strstr(reason, "alert bad certificate"))
+        return error_set(ret_error, ERROR_DENIED, 0,
+                         "it wants a client certificate that it knows (%s): put one into "
+                         "'%s/%s/client.cert', its key into 'client.key'",
+                         reason, certs, r->host);
+    return error_set(ret_error, ERROR_UNAVAILABLE, 0,
+                     "TLS cannot be spoken with it (%s): if it has none, name it in the "
+                     "setting insecure_registries",
+                     reason);
+}
+
+static int curl_error(struct transfer *t, CURLcode code, struct error **ret_error)
+{
     const char *reason = str_or(t->reason, curl_easy_strerror(code));
 
     if (t->error)
         return error_move(ret_error, &t->error);
+    if (proxy_refuses(t))
+        return proxy_error(ret_error);
+    if (strstr(reason, " alert ")) /* TLS 1.3 tells of a certificate after the handshake */
+        code = CURLE_SSL_CONNECT_ERROR;
     switch (code) {
-    case CURLE_PEER_FAILED_VERIFICATION:
-        return error_set(ret_error, ERROR_DENIED, 0,
-                         "its certificate is not trusted (%s): if it should be, put its CA into "
-                         "'%s/%s/ca.crt'",
-                         reason, str_or(r->settings->certs, "the directory of registries"),
-                         r->host);
     case CURLE_TOO_MANY_REDIRECTS:
         return error_set(ret_error, ERROR_CORRUPT, 0, "it redirects more than %d times",
                          REGISTRY_REDIRECTS_MAX);
@@ -431,15 +474,14 @@ static int curl_error(struct transfer *t, CURLcode code, struct error **ret_erro
                          "it redirects to a protocol that is not allowed");
     case CURLE_OUT_OF_MEMORY: /* what libcurl says of a header that it cannot hold */
         return error_set(ret_error, ERROR_TOO_LARGE, 0, "the head of its answer is too large");
+    case CURLE_PEER_FAILED_VERIFICATION:
+    case CURLE_SSL_CERTPROBLEM:
     case CURLE_SSL_CONNECT_ERROR:
-        return error_set(ret_error, ERROR_UNAVAILABLE, 0,
-                         "TLS cannot be spoken with it (%s): if it has none, name it in the "
-                         "setting insecure_registries",
-                         reason);
+        return tls_error(t, code, reason, ret_error);
     case CURLE_OPERATION_TIMEDOUT:
         t->response.transient = true;
         return error_set(ret_error, ERROR_TIMEOUT, 0, "it made no progress for %u s",
-                         r->settings->stall_ms / 1000);
+                         t->registry->settings->stall_ms / 1000);
     default:
         t->response.transient = true;
         return error_set(ret_error, ERROR_UNAVAILABLE, 0, "%s", reason);
@@ -480,6 +522,8 @@ static void transfer_ended(struct transfer *t, CURLcode code)
             transfer_start(t);
             return;
         }
+    } else if (t->response.status == HTTP_PROXY_AUTH) {
+        proxy_error(&error);
     } else if (t->response.status >= HTTP_OK_END) {
         status_error(t, &error);
     }

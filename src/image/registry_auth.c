@@ -103,6 +103,7 @@ static int token_get(struct registry *r, const struct challenge *challenge,
         return -1;
     secret_free(r->token);
     r->token = token;
+    r->token_number++;
     return 0;
 }
 
@@ -128,6 +129,8 @@ int transfer_authorise(struct transfer *t, struct error **ret_error)
 
     if (!t->challenge || t->auth_tries++ >= AUTH_TRIES)
         return refused(r, ret_error);
+    if (t->token_number != r->token_number) /* another request has got a new one meanwhile */
+        return 0;
     if (challenge_parse(t->challenge, &challenge, ret_error) < 0)
         return -1;
     int result = 0;

@@ -24,7 +24,8 @@ struct transfer {
     size_t head_size;
     uint64_t sent;
     int auth_tries;
-    struct error *error; /* of our own, met inside of libcurl */
+    unsigned token_number; /* of the registry, when it was sent */
+    struct error *error;   /* of our own, met inside of libcurl */
     char reason[CURL_ERROR_SIZE];
 };
 
@@ -38,6 +39,7 @@ struct registry {
     bool plain_allowed;
     bool basic; /* it asked for it */
     char *token;
+    unsigned token_number; /* of tokens that there were so far */
 };
 
 /* Sets what a stranger must not decide: protocols, certificates, redirects, times. */

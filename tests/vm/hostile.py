@@ -4,7 +4,9 @@
 Writes its port to PORTFILE, and a line for each request to standard output: method, path, Range
 header, bytes that were sent. What it serves otherwise is an image of one layer. Names:
 
-  good            nothing wrong; `bearer` wants a token, which is spent with the manifest; `cut` hangs up after a third of the layer, `slow` sends it slowly
+  good            nothing wrong; `cut` hangs up after a third of the layer, `slow` sends it slowly
+  bearer          wants a token, which is spent with the manifest, and the next one with the config;
+                  its image has five layers
   digest, size    the layer's bytes are others; are fewer than its descriptor says
   endless         the layer never ends
   range           sends from another byte than it was asked for
@@ -51,11 +53,11 @@ def describe(data, kind, **more):
             "size": len(data), **more}
 
 
-def layer(name="file"):
+def layer(name="file", size=6000000):
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
         info = tarfile.TarInfo(name)
-        info.size = 6000000
+        info.size = size
         tar.addfile(info, io.BytesIO(random.Random(7).randbytes(info.size)))
     return out.getvalue()
 
@@ -65,14 +67,17 @@ GZ = gzip.compress(TAR, 1, mtime=0)
 BLOBS = {}
 
 
-def image(tar=TAR, packed=GZ, diff=None, config=b"", **more):
+def image(tar=TAR, packed=GZ, diff=None, config=b"", others=()):
+    """Of that layer, and others which are not compressed."""
     config = config or json.dumps({
         "architecture": "amd64", "os": "linux", "config": {"Cmd": ["/x"]},
-        "rootfs": {"type": "layers", "diff_ids": [diff or sha(tar)]}}).encode()
-    BLOBS[sha(config)], BLOBS[sha(packed)] = config, packed
+        "rootfs": {"type": "layers", "diff_ids": [diff or sha(tar), *map(sha, others)]}}).encode()
+    for data in (config, packed, *others):
+        BLOBS[sha(data)] = data
     return json.dumps({"schemaVersion": 2, "mediaType": OCI + "manifest.v1+json",
                        "config": describe(config, "config.v1+json"),
-                       "layers": [describe(packed, "layer.v1.tar+gzip", **more)]}).encode()
+                       "layers": [describe(packed, "layer.v1.tar+gzip"),
+                                  *(describe(o, "layer.v1.tar") for o in others)]}).encode()
 
 
 GOOD = image()
@@ -110,8 +115,9 @@ MANIFESTS = {
     "foreign": changed(layers=[describe(GZ, "application/x-strange")]),
     "schema1": b'{"schemaVersion":1,"name":"x","tag":"1","fsLayers":[]}',
     "config": image(config=b" " * (64 << 20)), "diff": image(diff="sha256:" + "0" * 64),
-    "traverse": traverse(),
+    "traverse": traverse(), "bearer": image(others=[layer(f"file{n}", 1000) for n in range(4)]),
 }
+SPENT = {sha(MANIFESTS["bearer"]), json.loads(MANIFESTS["bearer"])["config"]["digest"]}
 cut = set()  # of blobs that were cut off once
 tokens = [0]  # how many were given out for `bearer`: only the last one is good
 
@@ -179,11 +185,15 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, BLOBS[key])
         else:
             body = MANIFESTS.get(name, GOOD)
-            tokens[0] += name == "bearer"
+            self.spend(name, sha(body))
             self.answer(200, body, Content_Type="application/json")
+
+    def spend(self, name, digest):
+        tokens[0] += name == "bearer" and digest in SPENT
 
     def blob(self, name, key):
         data = BLOBS.get(key)
+        self.spend(name, key)
         if data is None:
             self.answer(404)
             return

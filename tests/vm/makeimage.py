@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""makeimage.py DIR [--layers N] [--mb M] [--index]: an OCI layout with an image that can run.
+"""makeimage.py DIR [OPTIONS]: an OCI layout with an image that can run.
 
-The lowest layer has the host's static busybox; each of the others a file /layer/NUMBER, one more
-line in /history (in a new copy of it), and M megabytes that cannot be packed. With --index the
-layout's image is an index: one for linux/arm64, an attestation, and the one for linux/amd64.
+The lowest layer has the host's static busybox; each of the --layers N others a file /layer/NUMBER,
+one more line in /history (in a new copy of it), and --mb M megabytes that cannot be packed. With
+--base TAR the lowest layer is that root instead. --plain leaves the layers uncompressed. With --index
+MACHINE,… the layout's image is an index of one image for each, all of the same layers.
 """
 import argparse
 import gzip
@@ -72,18 +73,21 @@ def main():
     parser.add_argument("directory")
     parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--mb", type=int, default=0)
-    parser.add_argument("--index", action="store_true")
+    parser.add_argument("--base", type=argparse.FileType("rb"))
+    parser.add_argument("--plain", action="store_true")
+    parser.add_argument("--index", default="")
     wanted = parser.parse_args()
     layout = Layout(wanted.directory)
     diffs, layers = [], []
     for number in range(wanted.layers):
-        tar = layer(number, wanted.mb)
+        tar = wanted.base.read() if wanted.base and number == 0 else layer(number, wanted.mb)
         diffs.append("sha256:" + hashlib.sha256(tar).hexdigest())
-        layers.append(layout.blob(gzip.compress(tar, 1, mtime=0), "layer.v1.tar+gzip"))
+        layers.append(layout.blob(tar, "layer.v1.tar") if wanted.plain else
+                      layout.blob(gzip.compress(tar, 1, mtime=0), "layer.v1.tar+gzip"))
 
     def image(machine, **more):
         config = {"architecture": machine, "os": "linux", "created": "2023-11-14T22:13:20Z",
-                  "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/bin"]},
+                  "config": {"Cmd": ["/bin/sh"], "Env": ["PATH=/usr/bin:/bin"]},
                   "rootfs": {"type": "layers", "diff_ids": diffs},
                   "history": [{"created": "2023-11-14T22:13:20Z", "created_by": f"layer {i}"}
                               for i in range(wanted.layers)]}
@@ -92,9 +96,10 @@ def main():
     if not wanted.index:
         layout.finish(image("amd64"))
         return
-    members = [image("arm64", platform={"os": "linux", "architecture": "arm64"}),
-               image("attested", platform={"os": "unknown", "architecture": "unknown"}),
-               image("amd64", platform={"os": "linux", "architecture": "amd64"})]
+    system = {"attested": "unknown"}
+    members = [image(machine, platform={"os": system.get(machine, "linux"),
+                                        "architecture": system.get(machine, machine)})
+               for machine in wanted.index.split(",")]
     layout.finish(layout.json({"schemaVersion": 2, "mediaType": OCI + "index.v1+json",
                                "manifests": members}, "index.v1+json"))
 
