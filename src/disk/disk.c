@@ -5,7 +5,7 @@
 
 #include "base/str.h"
 
-static const struct disk_ops *const drivers[] = {&disk_block, &disk_devicemapper};
+static const struct disk_ops *const drivers[] = {&disk_block, &disk_devicemapper, &disk_overlay};
 
 const struct disk_ops *disk_driver(const char *name, struct error **ret_error)
 {

@@ -59,14 +59,15 @@ struct disk {
 /* A writable layer that is to be made. Paths are absolute or relative to the root. */
 struct disk_layer_spec {
     const char *path;
-    const char *image; /* the prepared root that it is for */
-    uint64_t size_bytes;
+    const char *image;   /* the prepared root that it is for */
+    uint64_t size_bytes; /* 0: not limited, with a driver that cannot hold it to a size */
 };
 
 /* What a VM gets of a container's storage. The strings are owned: disk_root_done(). */
 struct disk_root {
-    char *image; /* read-only erofs below the layer; NULL: the layer is the whole root */
-    char *layer; /* file or block device with ext4 … */
+    char *image; /* read-only, below the layer: a file with erofs, or a directory; NULL: the layer
+                  * is the whole root */
+    char *layer; /* file or block device with ext4; or a directory with `upper` and `work` … */
     char *top;   /* … and the directory in it that is the root, if image is NULL */
 };
 
@@ -103,6 +104,9 @@ struct disk_ops {
 extern const struct disk_ops disk_block;
 /* Images and layers as devices of a thin pool (dm.h): needs root and the kernel's device-mapper. */
 extern const struct disk_ops disk_devicemapper;
+/* Images and layers as directories of the host: needs root and the host's overlayfs. A writable
+ * layer that is asked to have a size is ERROR_UNSUPPORTED. */
+extern const struct disk_ops disk_overlay;
 
 /* The driver of that name; NULL and ERROR_INVALID, with the names that there are. */
 const struct disk_ops *disk_driver(const char *name, struct error **ret_error);
@@ -112,9 +116,9 @@ char *disk_image_file(const struct disk *disk, const char *id);
 
 void disk_root_done(struct disk_root *root);
 
-/* Removes a file or a tree below root; `path` is absolute or relative to root. Links are never
- * followed, not even on the way. What is not there is fine; what is not below root is
- * ERROR_INVALID. */
+/* Removes a file or a tree below root, however deep it is; `path` is absolute or relative to root.
+ * Links are never followed, not even on the way. What is not there is fine; what is not below root
+ * is ERROR_INVALID. */
 int disk_remove(const char *root, const char *path, struct error **ret_error);
 
 /* The same as far as anybody can see, but what takes its time is not done: the file or tree is

@@ -68,7 +68,7 @@ static void an_empty_root_makes_a_whole_filesystem(void **state)
 {
     struct world *t = *state;
     struct sink_attr attr = {.mode = S_IFDIR | 0755, .mtime = 7};
-    struct sink_dirent dots[] = {{".", 36, SINK_DIR}, {"..", 36, SINK_DIR}};
+    struct sink_dirent dots[] = {{".", 36, SINK_DIR, 1}, {"..", 36, SINK_DIR, 1}};
     struct sink_dir dir;
     const uint8_t uuid[16] = {1, 2, 3};
     uint64_t size;
@@ -185,7 +185,7 @@ static void a_directory_of_many_names_is_cut_into_blocks(void **state)
 
     for (int i = 0; i < 1000; i++) {
         snprintf(names[i], sizeof(names[i]), "n%06d", i);
-        entries[i] = (struct sink_dirent){names[i], 99, SINK_REG};
+        entries[i] = (struct sink_dirent){names[i], 99, SINK_REG, 1};
     }
     assert_int_equal(erofs_dir_plan(&t->w, &attr, false, entries, 1000, &dir, NULL), 0);
     assert_int_equal(erofs_dir_write(&t->w, &dir, &attr, 2, entries, 1000, NULL), 0);

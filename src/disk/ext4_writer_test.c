@@ -108,7 +108,7 @@ static void a_file_of_many_pieces_is_whole(void **state)
     struct world *t = *state;
     struct sink_attr attr = {.mode = S_IFREG | 0644, .uid = 70000, .gid = 80000, .mtime = 1000};
     CLEANUP_FREE uint8_t *data = xcalloc(1, BLOCKS * BLOCK);
-    struct sink_dirent entries[] = {{"file", 0, SINK_REG}};
+    struct sink_dirent entries[] = {{"file", 0, SINK_REG, 1}};
 
     /* Every second block is a hole: so many extents need a tree of two levels. */
     for (size_t i = 0; i < BLOCKS; i += 2)
@@ -131,10 +131,10 @@ static void nodes_are_what_they_should_be(void **state)
     struct sink_attr link = {.mode = S_IFLNK | 0777};
     struct sink_attr device = {.mode = S_IFBLK | 0600, .dev_major = 259, .dev_minor = 70000};
     struct sink_attr file = {.mode = S_IFREG | 04755, .mtime = 5000000000, .xattrs = &xattrs};
-    struct sink_dirent entries[] = {{"device", 0, SINK_BLK},
-                                    {"file", 0, SINK_REG},
-                                    {"long", 0, SINK_SYMLINK},
-                                    {"short", 0, SINK_SYMLINK}};
+    struct sink_dirent entries[] = {{"device", 0, SINK_BLK, 1},
+                                    {"file", 0, SINK_REG, 1},
+                                    {"long", 0, SINK_SYMLINK, 1},
+                                    {"short", 0, SINK_SYMLINK, 1}};
 
     memset(target, 'x', sizeof(target) - 1);
     assert_int_equal(sink_xattr_add(&xattrs, "user.colour", "blue", 4, NULL), 0);
@@ -162,14 +162,14 @@ static void a_directory_of_many_blocks_and_more_names_for_a_file(void **state)
     enum { COUNT = 5000 };
     struct world *t = *state;
     struct sink_attr attr = {.mode = S_IFREG | 0644};
-    struct sink_dirent entries[COUNT + 2] = {{".", 0, SINK_DIR}, {"..", 0, SINK_DIR}};
+    struct sink_dirent entries[COUNT + 2] = {{".", 0, SINK_DIR, 1}, {"..", 0, SINK_DIR, 1}};
     CLEANUP_STRV char **names = NULL;
     uint64_t nid = file_add(t, &attr, "one", 3);
 
     for (int i = 0; i < COUNT; i++)
         strv_push_take(&names, str_printf("a rather long name of an entry %05d", i));
     for (int i = 0; i < COUNT; i++)
-        entries[i + 2] = (struct sink_dirent){names[i], nid, SINK_REG};
+        entries[i + 2] = (struct sink_dirent){names[i], nid, SINK_REG, 1};
     assert_int_equal(ext4_sink.set_links(t->w, nid, COUNT, NULL), 0);
     assert_int_equal(ext4_sink.set_links(t->w, nid, 65001, NULL), -1);
     assert_int_equal(root_write(t, entries, ARRAY_SIZE(entries), NULL), 0);

@@ -52,8 +52,9 @@ static void children_sort(struct tree_node *dir)
 static struct sink_dirent entry_of(const struct tree_node *node)
 {
     if (node->kind == TREE_DIR)
-        return (struct sink_dirent){node->name, node->dir->place.nid, SINK_DIR};
-    return (struct sink_dirent){node->name, node->leaf->nid, (enum sink_type)node->leaf->type};
+        return (struct sink_dirent){node->name, node->dir->place.nid, SINK_DIR, 0};
+    return (struct sink_dirent){node->name, node->leaf->nid, (enum sink_type)node->leaf->type,
+                                node->leaf->links};
 }
 
 /* The entries of a directory with "." and "..", sorted; the caller frees them. */
@@ -61,8 +62,8 @@ static struct sink_dirent *entries_of(const struct tree_node *dir, size_t *ret_c
 {
     const struct tree_node *parent = dir->parent ? dir->parent : dir;
     const struct sink_dirent dots[] = {
-        {".", dir->dir->place.nid, SINK_DIR},
-        {"..", parent->dir->place.nid, SINK_DIR},
+        {".", dir->dir->place.nid, SINK_DIR, 0},
+        {"..", parent->dir->place.nid, SINK_DIR, 0},
     };
     size_t count = 0, dot = 0;
     struct sink_dirent *entries =

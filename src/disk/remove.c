@@ -15,7 +15,8 @@
 #include "disk/path.h"
 
 enum {
-    REMOVE_DEPTH_MAX = 300, /* each level takes a descriptor */
+    REMOVE_DEPTH_MAX = 300,
+    LIFTED_SIZE = 16, /* of a name */
     SCRATCH_MODE = 0700,
     SCRATCH_RANDOM = 10,
 };
@@ -36,15 +37,34 @@ static DIR *dir_open(int parent, const char *name)
     return dir;
 }
 
-static int remove_at(int parent, const char *name, int depth, struct error **ret_error)
+/* What is being removed. Each level of directories takes a descriptor, and who wrote them may have
+ * made more levels than there are descriptors: what lies too deep is moved up, and removed after
+ * the rest. */
+struct removal {
+    int top; /* the directory of what is removed */
+    char **lifted;
+};
+
+static int lift(struct removal *r, int parent, const char *name)
+{
+    char random[LIFTED_SIZE + 1] = "";
+
+    str_random(random, LIFTED_SIZE, "abcdefghijklmnopqrstuvwxyz");
+    if (renameat2(parent, name, r->top, random, RENAME_NOREPLACE) < 0)
+        return -1;
+    strv_push(&r->lifted, random);
+    return 0;
+}
+
+static int remove_below(struct removal *r, int parent, const char *name, int depth,
+                        struct error **ret_error)
 {
     if (unlinkat(parent, name, 0) == 0 || errno == ENOENT)
         return 0;
     if (errno != EISDIR && errno != EPERM)
         return error_set(ret_error, ERROR_IO, errno, "remove '%s'", name);
-    if (depth > REMOVE_DEPTH_MAX)
-        return error_set(ret_error, ERROR_LIMIT, 0, "'%s' lies more than %d directories deep", name,
-                         REMOVE_DEPTH_MAX);
+    if (depth > REMOVE_DEPTH_MAX && lift(r, parent, name) == 0)
+        return 0;
     DIR *dir = dir_open(parent, name);
     if (!dir)
         return error_set(ret_error, ERROR_IO, errno, "open '%s'", name);
@@ -52,10 +72,25 @@ static int remove_at(int parent, const char *name, int depth, struct error **ret
     int result = 0;
     while (result == 0 && (entry = readdir(dir)))
         if (!is_dots(entry->d_name))
-            result = remove_at(dirfd(dir), entry->d_name, depth + 1, ret_error);
+            result = remove_below(r, dirfd(dir), entry->d_name, depth + 1, ret_error);
     closedir(dir);
     if (result == 0 && unlinkat(parent, name, AT_REMOVEDIR) < 0 && errno != ENOENT)
         result = error_set(ret_error, ERROR_IO, errno, "remove '%s'", name);
+    return result;
+}
+
+static int remove_at(int parent, const char *name, struct error **ret_error)
+{
+    struct removal r = {.top = parent};
+    int result = remove_below(&r, parent, name, 0, ret_error);
+
+    while (result == 0 && r.lifted && *r.lifted) {
+        CLEANUP_STRV char **lifted = take(r.lifted);
+        STRV_FOREACH(at, lifted)
+            if (result == 0)
+                result = remove_below(&r, parent, *at, 0, ret_error);
+    }
+    strv_free(r.lifted);
     return result;
 }
 
@@ -70,7 +105,7 @@ int disk_remove(const char *root, const char *path, struct error **ret_error)
     int dir = path_parent(root, below, false, &name, &error);
     if (dir < 0)
         return error->err == ENOENT ? 0 : error_move(ret_error, &error);
-    int result = remove_at(dir, name, 0, &error);
+    int result = remove_at(dir, name, &error);
     close(dir);
     if (result == 0)
         return 0;
@@ -181,7 +216,7 @@ static void sweep_entry(struct sweep *sweep, int dir, const char *name, const ch
         return;
     }
     CLEANUP_ERROR struct error *error = NULL;
-    if (remove_at(dir, name, 0, &error) < 0 && !sweep->error) {
+    if (remove_at(dir, name, &error) < 0 && !sweep->error) {
         error_wrap(&error, "sweep '%s'", path);
         sweep->error = take(error);
     }

@@ -4,7 +4,8 @@
  * Order of calls: node() and file_…() for everything that is not a directory, then dir_plan() for
  * all directories, parents first (their numbers are needed in each other), then dir_write() for
  * each in the same order, set_links() for what has more than one name, then finish(). Data of a
- * file comes in order and may leave gaps, which read as zeros; attr must stay until file_end().
+ * file comes in order and may leave gaps, which read as zeros; attr must stay until file_end(),
+ * and names and attr of a directory until finish().
  */
 #ifndef HUSK_DISK_SINK_H
 #define HUSK_DISK_SINK_H
@@ -47,6 +48,7 @@ struct sink_dirent {
     const char *name;
     uint64_t nid;
     enum sink_type type;
+    uint32_t links; /* names that it has in all; not of directories */
 };
 
 /* Where a directory will be; all but nid is the writer's own. */

@@ -295,6 +295,23 @@ static int mount_device(const char *path, const char *place, const char *type, b
     return result;
 }
 
+static bool is_directory(const char *path)
+{
+    struct stat st;
+
+    return stat(path, &st) == 0 && S_ISDIR(st.st_mode);
+}
+
+/* Of the driver overlay: the host does what else a guest does. */
+static int mount_directories(const struct view *v, const struct disk_root *root)
+{
+    CLEANUP_FREE char *options = str_printf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work",
+                                            root->image, root->layer, root->layer);
+
+    mkdir(v->top, 0755);
+    return mount("overlay", v->top, "overlay", 0, options);
+}
+
 static int mount_layered(const struct view *v, const struct disk_root *root)
 {
     static const char *const parts[] = {"upper", "work"};
@@ -303,6 +320,8 @@ static int mount_layered(const struct view *v, const struct disk_root *root)
     CLEANUP_FREE char *options =
         str_printf("lowerdir=%s,upperdir=%s/upper,workdir=%s/work", image, layer, layer);
 
+    if (is_directory(root->image))
+        return mount_directories(v, root);
     if (mount_device(root->image, image, "erofs", true) < 0 ||
         mount_device(root->layer, layer, "ext4", false) < 0)
         return -1;

@@ -54,18 +54,21 @@ static const struct plan {
     const char *driver;
     const char *options[RIGS][8];
     uint64_t layer_bytes[RIGS];
-    const struct test *tests[RIGS][4];
+    const struct test *tests[RIGS][5];
 } plans[] = {
     {"block",
      {{NULL}, {NULL}},
      {1ULL << 30, 64 << 20},
-     {{tests_content, tests_life, NULL}, {tests_small, NULL}}},
+     {{tests_content, tests_life, tests_sized, NULL}, {tests_small, NULL}}},
     {"devicemapper",
      {{"dm.basesize=4G", "dm.loopdatasize=12G", "dm.loopmetadatasize=64M", NULL},
       {"dm.basesize=64M", "dm.loopdatasize=512M", "dm.loopmetadatasize=8M", NULL},
       {"dm.basesize=256M", "dm.loopdatasize=96M", "dm.loopmetadatasize=8M", NULL}},
      {4ULL << 30, 64 << 20, 256 << 20},
-     {{tests_content, tests_life, tests_dm, NULL}, {tests_small, NULL}, {tests_dm_small, NULL}}},
+     {{tests_content, tests_life, tests_sized, tests_dm, NULL},
+      {tests_small, NULL},
+      {tests_dm_small, NULL}}},
+    {"overlay", {{NULL}}, {0}, {{tests_content, tests_life, tests_overlay, NULL}}},
 };
 
 static int plan_run(const struct plan *plan, const char *home, const char *only)

@@ -15,12 +15,11 @@
 
 struct archive;
 
-/* How large the two rigs of a driver are. */
 struct rig {
     struct disk disk;
     char *root;
     char *archives;
-    uint64_t layer_bytes; /* of a writable layer, if a test does not care */
+    uint64_t layer_bytes; /* of a writable layer, if a test does not care; 0: it has none */
 };
 
 /* A layer that is being written. */
@@ -132,9 +131,14 @@ struct test {
     void (*run)(const struct rig *rig);
 };
 
-/* For every driver; the second rig is small: a layer or the pool is soon full. */
-extern const struct test tests_content[], tests_life[], tests_small[];
+/* For every driver. */
+extern const struct test tests_content[], tests_life[];
+/* For those that hold a layer to a size; the second rig is small: a layer or the pool is soon
+ * full. */
+extern const struct test tests_sized[], tests_small[];
 /* Of the driver devicemapper alone. */
 extern const struct test tests_dm[], tests_dm_small[];
+/* Of the driver overlay alone. */
+extern const struct test tests_overlay[];
 
 #endif

@@ -1,0 +1,366 @@
+/* The driver `overlay`: an image is a directory of this host, a writable layer is another, and the
+ * host's overlayfs puts one over the other.
+ *
+ *      ROOT/images/IMAGE.tree          a record: the name of the image's directory, and a newline
+ *      ROOT/overlay/NAME/root          that directory
+ *      ROOT/overlay/NAME/record        another name of the record's file
+ *      ROOT/pods/UID/CTR.layer/upper   what a container wrote …
+ *      ROOT/pods/UID/CTR.layer/work    … and overlayfs' own
+ *
+ * A directory in overlay/ is alive while its record has a name besides its own one there, or while
+ * a process holds the lock on it; overlay_collect() removes the others. So removing an image is
+ * removing its record, and what a crash left half made is garbage.
+ *
+ * Nothing is mounted here: that is done for a VM, where nobody else sees it (keeper/share.h).
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/str.h"
+#include "disk/dir_writer.h"
+#include "disk/disk.h"
+#include "disk/path.h"
+#include "disk/unpack.h"
+
+#define PLACE "overlay"
+
+enum {
+    DIR_MODE = 0700,
+    FILE_MODE = 0600,
+    NAME_SIZE = 16, /* of a directory in overlay/ */
+    NAME_TRIES = 8,
+    SECTOR = 512,          /* stat's unit */
+    USAGE_DEPTH_MAX = 300, /* each level takes a descriptor */
+};
+
+static int overlay_check(const char *const *options, struct error **ret_error)
+{
+    if (options && *options)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "storage_opt '%s': the storage driver 'overlay' has no options", *options);
+    if (geteuid() != 0)
+        return error_set(ret_error, ERROR_UNSUPPORTED, 0,
+                         "the storage driver 'overlay' mounts on this host, for which the daemon "
+                         "must be root's: set storage=block");
+    return 0;
+}
+
+/* ---- records -------------------------------------------------------------------------------- */
+
+static int record_write(const char *path, const char *name, struct error **ret_error)
+{
+    CLEANUP_FREE char *text = str_printf("%s\n", name);
+    size_t size = strlen(text);
+    int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, FILE_MODE);
+    bool good = fd >= 0 && write(fd, text, size) == (ssize_t)size && fsync(fd) == 0;
+    int err = errno;
+
+    if (fd >= 0)
+        close(fd);
+    return good ? 0 : error_set(ret_error, ERROR_IO, err, "make '%s'", path);
+}
+
+static int record_read(const char *path, char ret_name[NAME_SIZE + 1], struct error **ret_error)
+{
+    char text[NAME_SIZE + 2] = "";
+    int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof(text));
+    int err = errno;
+
+    if (fd >= 0)
+        close(fd);
+    if (n < 0)
+        return error_set(ret_error, ERROR_IO, err, "open '%s'", path);
+    if (n != NAME_SIZE + 1 || text[NAME_SIZE] != '\n' ||
+        strspn(text, "abcdefghijklmnopqrstuvwxyz") != NAME_SIZE)
+        return error_set(ret_error, ERROR_CORRUPT, 0, "'%s' names no directory of an image", path);
+    memcpy(ret_name, text, NAME_SIZE);
+    ret_name[NAME_SIZE] = '\0';
+    return 0;
+}
+
+/* ---- images --------------------------------------------------------------------------------- */
+
+/* A new directory in overlay/, locked until *ret_lock is closed. */
+static int home_make(const struct disk *disk, char ret_name[NAME_SIZE + 1], int *ret_lock,
+                     struct error **ret_error)
+{
+    CLEANUP_FREE char *place = str_printf("%s/" PLACE, disk->root);
+
+    if (mkdir(place, DIR_MODE) < 0 && errno != EEXIST)
+        return error_set(ret_error, ERROR_IO, errno, "make '%s'", place);
+    /* Between its making and its lock somebody may take it for garbage. */
+    for (int i = 0; i < NAME_TRIES; i++) {
+        struct stat st;
+        memset(ret_name, 0, NAME_SIZE + 1);
+        str_random(ret_name, NAME_SIZE, "abcdefghijklmnopqrstuvwxyz");
+        CLEANUP_FREE char *home = str_printf("%s/%s", place, ret_name);
+        int fd = mkdir(home, DIR_MODE) < 0
+                     ? -1
+                     : open(home, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        *ret_lock = fd;
+        if (fd >= 0 && flock(fd, LOCK_EX) == 0 && fstat(fd, &st) == 0 && st.st_nlink > 0)
+            return 0;
+        int err = errno;
+        if (fd >= 0)
+            close(fd);
+        if (fd < 0 && err != EEXIST && err != ENOENT)
+            return error_set(ret_error, ERROR_IO, err, "make '%s'", home);
+    }
+    return error_set(ret_error, ERROR_BUSY, 0, "no directory could be made in '%s'", place);
+}
+
+static int tree_write(const char *home, const struct disk_image *image,
+                      const struct disk_watch *watch, uint64_t *ret_size, struct error **ret_error)
+{
+    static const uint8_t no_uuid[16] = {0};
+    struct dir_writer *writer = dir_writer_new(home, ret_error);
+    struct unpack unpack;
+
+    if (!writer)
+        return -1;
+    unpack_open(&unpack, &dir_sink, writer, image->layer_max_bytes, watch);
+    int result = unpack_image(&unpack, image, no_uuid, ret_size, ret_error);
+    unpack_done(&unpack);
+    dir_writer_free(writer);
+    return result;
+}
+
+/* The tree is on the disk before there is a record of it. */
+static int tree_record(const char *home, const char *name, int fd, const char *path,
+                       struct error **ret_error)
+{
+    CLEANUP_FREE char *twin = str_printf("%s/record", home);
+
+    if (syncfs(fd) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "sync the root filesystem");
+    if (record_write(path, name, ret_error) < 0)
+        return -1;
+    if (link(path, twin) == 0 && fsync(fd) == 0)
+        return 0;
+    error_set(ret_error, ERROR_IO, errno, "make '%s'", twin);
+    unlink(path);
+    return -1;
+}
+
+static int overlay_image_prepare(const struct disk *disk, const struct disk_image *image,
+                                 const char *path, const struct disk_watch *watch,
+                                 uint64_t *ret_size, struct error **ret_error)
+{
+    char name[NAME_SIZE + 1];
+    int lock = -1;
+
+    if (home_make(disk, name, &lock, ret_error) < 0)
+        return -1;
+    CLEANUP_FREE char *home = str_printf("%s/" PLACE "/%s", disk->root, name);
+    CLEANUP_FREE char *stage = str_printf("%s/" DIR_WRITER_STAGE, home);
+    int result = tree_write(home, image, watch, ret_size, ret_error);
+    if (result == 0)
+        result = disk_remove(disk->root, stage, ret_error);
+    if (result == 0)
+        result = tree_record(home, name, lock, path, ret_error);
+    if (result < 0)
+        disk_remove(disk->root, home, NULL);
+    close(lock);
+    return result;
+}
+
+/* "ROOT/overlay/NAME/root"; the caller frees it. */
+static char *tree_of(const struct disk *disk, const char *image, struct error **ret_error)
+{
+    CLEANUP_FREE char *path = path_full(disk->root, image);
+    char name[NAME_SIZE + 1];
+
+    if (record_read(path, name, ret_error) < 0)
+        return NULL;
+    return str_printf("%s/" PLACE "/%s/" DIR_WRITER_ROOT, disk->root, name);
+}
+
+/* ---- writable layers ------------------------------------------------------------------------ */
+
+/* The upper directory starts as the image's root is: its mode and owner are what one sees. */
+static int layer_fill(int layer, const char *tree, struct error **ret_error)
+{
+    struct stat st;
+
+    if (stat(tree, &st) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "look at '%s'", tree);
+    if (mkdirat(layer, "work", DIR_MODE) < 0 || mkdirat(layer, "upper", DIR_MODE) < 0 ||
+        fchownat(layer, "upper", st.st_uid, st.st_gid, 0) < 0 ||
+        fchmodat(layer, "upper", st.st_mode & 07777, 0) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make a writable layer");
+    return 0;
+}
+
+/* Complete or not there: it gets its name last. */
+static int layer_new(int dir, const char *name, const char *tree, struct error **ret_error)
+{
+    char random[NAME_SIZE + 1] = "";
+
+    str_random(random, NAME_SIZE, "abcdefghijklmnopqrstuvwxyz");
+    if (mkdirat(dir, random, DIR_MODE) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make a writable layer");
+    int fd = openat(dir, random, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    int result = fd < 0 ? error_set(ret_error, ERROR_IO, errno, "make a writable layer")
+                        : layer_fill(fd, tree, ret_error);
+    if (result == 0 && renameat2(dir, random, dir, name, RENAME_NOREPLACE) < 0)
+        result = error_set(ret_error, ERROR_IO, errno, "make a writable layer");
+    if (result < 0) {
+        if (fd >= 0)
+            unlinkat(fd, "upper", AT_REMOVEDIR), unlinkat(fd, "work", AT_REMOVEDIR);
+        unlinkat(dir, random, AT_REMOVEDIR);
+    }
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+static int overlay_layer_make(const struct disk *disk, const struct disk_layer_spec *layer,
+                              struct error **ret_error)
+{
+    CLEANUP_FREE char *tree = tree_of(disk, layer->image, ret_error);
+    CLEANUP_FREE char *below = tree ? path_below(disk->root, layer->path, ret_error) : NULL;
+    const char *name;
+    struct stat st;
+
+    if (layer->size_bytes)
+        return error_set(
+            ret_error, ERROR_UNSUPPORTED, 0,
+            "the storage driver 'overlay' cannot hold a container to a size: leave the "
+            "size out, or set storage=block");
+    if (!below)
+        return -1;
+    int dir = path_parent(disk->root, below, true, &name, ret_error);
+    if (dir < 0)
+        return -1;
+    int result = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0
+                     ? 0
+                     : layer_new(dir, name, tree, ret_error);
+    close(dir);
+    return result;
+}
+
+/* Two directories are made in no time. */
+static int overlay_layer_spares(const struct disk *disk, uint64_t size_bytes, uint32_t count,
+                                struct error **ret_error)
+{
+    return 0;
+}
+
+/* Of what is in the directory, which is closed here. What lies very deep is not seen. A file of
+ * several names is counted by its share for each. */
+static uint64_t usage_of(int fd, int depth)
+{
+    DIR *dir = fdopendir(fd);
+    uint64_t bytes = 0;
+
+    if (!dir) {
+        close(fd);
+        return 0;
+    }
+    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+        struct stat st;
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+            fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+            continue;
+        bool is_dir = S_ISDIR(st.st_mode);
+        bytes += (uint64_t)st.st_blocks * SECTOR / (is_dir || !st.st_nlink ? 1 : st.st_nlink);
+        int below =
+            is_dir && depth < USAGE_DEPTH_MAX
+                ? openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+                : -1;
+        if (below >= 0)
+            bytes += usage_of(below, depth + 1);
+    }
+    closedir(dir);
+    return bytes;
+}
+
+static int overlay_layer_usage(const struct disk *disk, const char *path, uint64_t *ret_bytes,
+                               struct error **ret_error)
+{
+    CLEANUP_FREE char *full = path_full(disk->root, path);
+    CLEANUP_FREE char *upper = str_printf("%s/upper", full);
+    int fd = open(upper, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_set(ret_error, ERROR_IO, errno, "look at '%s'", full);
+    *ret_bytes = usage_of(fd, 0);
+    return 0;
+}
+
+/* What a VM gets is where they are: it is mounted where only that VM's files are served. */
+static int overlay_attach(const struct disk *disk, const char *image, const char *layer,
+                          struct disk_root *ret, struct error **ret_error)
+{
+    CLEANUP_FREE char *tree = tree_of(disk, image, ret_error);
+    CLEANUP_FREE char *path = path_full(disk->root, layer);
+
+    if (!tree)
+        return -1;
+    if (access(tree, F_OK) < 0 || access(path, F_OK) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "look at '%s' and '%s'", tree, path);
+    *ret = (struct disk_root){.image = take(tree), .layer = take(path)};
+    return 0;
+}
+
+static int overlay_detach(const struct disk *disk, const char *layer, struct error **ret_error)
+{
+    return 0;
+}
+
+/* ---- what nobody wants any more ------------------------------------------------------------- */
+
+/* Two who collect at the same time get in each other's way at the lock at most. */
+static int home_collect(const struct disk *disk, int place, const char *name,
+                        struct error **ret_error)
+{
+    CLEANUP_FREE char *home = str_printf(PLACE "/%s", name);
+    struct stat st;
+    int result = 0;
+    int fd = openat(place, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : error_set(ret_error, ERROR_IO, errno, "open '%s'", home);
+    bool idle = flock(fd, LOCK_EX | LOCK_NB) == 0;
+    if (idle && (fstatat(fd, "record", &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_nlink < 2))
+        result = disk_remove(disk->root, home, ret_error);
+    close(fd);
+    return result;
+}
+
+/* Each is tried; the first failure is told. */
+static int overlay_collect(const struct disk *disk, struct error **ret_error)
+{
+    CLEANUP_FREE char *path = str_printf("%s/" PLACE, disk->root);
+    struct error *first = NULL;
+    DIR *dir = opendir(path);
+
+    if (!dir)
+        return errno == ENOENT ? 0 : error_set(ret_error, ERROR_IO, errno, "open '%s'", path);
+    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
+        if (entry->d_name[0] != '.')
+            home_collect(disk, dirfd(dir), entry->d_name, first ? NULL : &first);
+    closedir(dir);
+    return first ? error_move(ret_error, &first) : 0;
+}
+
+const struct disk_ops disk_overlay = {
+    .name = "overlay",
+    .image_suffix = "tree",
+    .check = overlay_check,
+    .image_prepare = overlay_image_prepare,
+    .layer_make = overlay_layer_make,
+    .layer_spares = overlay_layer_spares,
+    .layer_usage = overlay_layer_usage,
+    .attach = overlay_attach,
+    .detach = overlay_detach,
+    .collect = overlay_collect,
+};
