@@ -10,6 +10,7 @@
 #include "disk/disk.h"
 #include "disk/erofs.h"
 #include "disk/ext4.h"
+#include "disk/ext4_reader.h"
 #include "disk/path.h"
 #include "disk/unpack.h"
 
@@ -105,6 +106,22 @@ static int block_detach(const struct disk *disk, const char *layer, struct error
     return 0;
 }
 
+static int block_layer_copy(const struct disk *disk, const char *path, const char *copy,
+                            struct error **ret_error)
+{
+    return ext4_copy(disk->root, path, copy, ret_error);
+}
+
+static int block_layer_diff(const struct disk *disk, const char *copy,
+                            const struct disk_output *out, struct error **ret_error)
+{
+    CLEANUP_FREE char *full = path_full(disk->root, copy);
+
+    if (ext4_repair(full, ret_error) < 0)
+        return -1;
+    return ext4_reader_diff(full, out, ret_error);
+}
+
 static int block_collect(const struct disk *disk, struct error **ret_error)
 {
     return 0;
@@ -120,5 +137,7 @@ const struct disk_ops disk_block = {
     .layer_usage = block_layer_usage,
     .attach = block_attach,
     .detach = block_detach,
+    .layer_copy = block_layer_copy,
+    .layer_diff = block_layer_diff,
     .collect = block_collect,
 };

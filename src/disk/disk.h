@@ -71,6 +71,13 @@ struct disk_root {
     char *top;   /* … and the directory in it that is the root, if image is NULL */
 };
 
+/* Where the tar of a layer goes, in pieces. */
+struct disk_output {
+    int (*write)(void *arg, const void *data, size_t size, struct error **ret_error);
+    void *arg;
+    uint64_t max_bytes; /* of all of it */
+};
+
 struct disk_ops {
     const char *name;
     const char *image_suffix; /* of its file's name */
@@ -96,6 +103,15 @@ struct disk_ops {
                   struct disk_root *ret, struct error **ret_error);
     /* No VM has it any more. What is not attached, or not there, is fine. */
     int (*detach)(const struct disk *disk, const char *layer, struct error **ret_error);
+    /* A copy of the layer as it is now, as the new file or tree `copy` in root/tmp, for
+     * layer_diff(). While this goes on, the guest writes nothing. The caller removes it. NULL: the
+     * driver cannot make images of layers. */
+    int (*layer_copy)(const struct disk *disk, const char *path, const char *copy,
+                      struct error **ret_error);
+    /* Writes what the copy has beyond its image as the tar of an OCI layer. All of it was written
+     * by a guest: nothing is mounted or believed. The copy may be changed. */
+    int (*layer_diff)(const struct disk *disk, const char *copy, const struct disk_output *out,
+                      struct error **ret_error);
     /* Files were removed: frees what they stood for. */
     int (*collect)(const struct disk *disk, struct error **ret_error);
 };

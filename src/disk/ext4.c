@@ -16,6 +16,7 @@
 
 #include "base/str.h"
 #include "disk/disk.h"
+#include "disk/ext4_reader.h"
 #include "disk/path.h"
 #include "disk/tool.h"
 
@@ -51,6 +52,17 @@ int ext4_format(const char *path, bool grows, struct error **ret_error)
         NULL};
 
     return tool_run(words, ret_error);
+}
+
+/* Statuses up to 3 tell of what was repaired: e2fsck(8). */
+int ext4_repair(const char *path, struct error **ret_error)
+{
+    const char *const words[] = {"e2fsck", "-y", path, NULL};
+    bool clean;
+
+    if (ext4_reader_check(path, &clean, ret_error) < 0)
+        return -1;
+    return clean ? 0 : tool_run_until(words, 3, ret_error);
 }
 
 int ext4_grow(const char *path, struct error **ret_error)
@@ -322,4 +334,39 @@ int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct er
     if (size_check(size_bytes, &size, ret_error) < 0)
         return -1;
     return spare_take(root, below, size) ? 0 : layer_copy(root, below, size, ret_error);
+}
+
+/* ---- the copy of a layer -------------------------------------------------------------------- */
+
+/* Of a regular file without a link on the way; below root whatever the path says. */
+static int layer_open(const char *root, const char *path, struct error **ret_error)
+{
+    CLEANUP_FREE char *below = path_below(root, path, ret_error);
+    const char *name;
+    int dir = below ? path_parent(root, below, false, &name, ret_error) : -1;
+
+    if (dir < 0)
+        return -1;
+    int fd = openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        error_set(ret_error, ERROR_IO, errno, "open '%s'", below);
+    close(dir);
+    return fd;
+}
+
+int ext4_copy(const char *root, const char *path, const char *copy, struct error **ret_error)
+{
+    CLEANUP_FREE char *full = path_full(root, copy);
+    int from = layer_open(root, path, ret_error);
+
+    if (from < 0)
+        return -1;
+    int to = open(full, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, LAYER_MODE);
+    int result = to < 0 ? -1 : sparse_copy(from, to);
+    if (result < 0)
+        error_set(ret_error, ERROR_IO, errno, "copy '%s'", path);
+    if (to >= 0)
+        close(to);
+    close(from);
+    return result;
 }

@@ -24,4 +24,12 @@ int ext4_grow(const char *path, struct error **ret_error);
 int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error);
 int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, struct error **ret_error);
 
+/* A copy of a layer that nobody writes to, as the new file `copy`. Both are absolute or relative to
+ * root. */
+int ext4_copy(const char *root, const char *path, const char *copy, struct error **ret_error);
+
+/* Writes what the copy's journal holds to its place, and makes of it a file system that
+ * ext4_reader.h can read. */
+int ext4_repair(const char *path, struct error **ret_error);
+
 #endif

@@ -96,6 +96,11 @@ static int child_start(const char *program, const char *const *argv, pid_t *ret_
 
 int tool_run(const char *const *argv, struct error **ret_error)
 {
+    return tool_run_until(argv, 0, ret_error);
+}
+
+int tool_run_until(const char *const *argv, int status_max, struct error **ret_error)
+{
     CLEANUP_FREE char *program = program_of(argv[0]);
     CLEANUP_BUF struct buf out = {0};
     pid_t pid = -1;
@@ -112,7 +117,7 @@ int tool_run(const char *const *argv, struct error **ret_error)
         ;
     if (!ended)
         return error_set(ret_error, ERROR_TIMEOUT, 0, "%s did not end in time", argv[0]);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
+    if (WIFEXITED(status) && WEXITSTATUS(status) <= status_max)
         return 0;
     buf_append(&out, "", 1);
     return error_set(ret_error, ERROR_IO, 0, "%s failed: %.*s", argv[0],

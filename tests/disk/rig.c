@@ -157,6 +157,11 @@ void tar_close(struct tar *tar)
         abort();
     archive_write_free(tar->archive);
     tar->archive = NULL;
+    tar_digest(tar);
+}
+
+void tar_digest(struct tar *tar)
+{
     digest_file(tar->path, tar->digest);
 }
 

@@ -59,7 +59,7 @@ static const struct plan {
     {"block",
      {{NULL}, {NULL}},
      {1ULL << 30, 64 << 20},
-     {{tests_content, tests_life, tests_sized, NULL}, {tests_small, NULL}}},
+     {{tests_content, tests_life, tests_sized, tests_changes, NULL}, {tests_small, NULL}}},
     {"devicemapper",
      {{"dm.basesize=4G", "dm.loopdatasize=12G", "dm.loopmetadatasize=64M", NULL},
       {"dm.basesize=64M", "dm.loopdatasize=512M", "dm.loopmetadatasize=8M", NULL},

@@ -96,6 +96,8 @@ void tar_add(struct tar *tar, struct entry entry);
  * holes of the archive too). */
 void tar_add_noise(struct tar *tar, const char *path, uint64_t size, uint64_t step);
 void tar_close(struct tar *tar);
+/* The digest of the file that is there. */
+void tar_digest(struct tar *tar);
 void tar_free(struct tar *tar);
 /* The noise at `offset` of such a file. */
 void noise_at(uint64_t offset, uint8_t page[4096]);
@@ -136,6 +138,8 @@ extern const struct test tests_content[], tests_life[];
 /* For those that hold a layer to a size; the second rig is small: a layer or the pool is soon
  * full. */
 extern const struct test tests_sized[], tests_small[];
+/* For those whose layers become images. */
+extern const struct test tests_changes[];
 /* Of the driver devicemapper alone. */
 extern const struct test tests_dm[], tests_dm_small[];
 /* Of the driver overlay alone. */
