@@ -188,6 +188,19 @@ void exec_load_forget(struct job *job);
  * the end is told. */
 struct job *exec_save(struct exec *exec, int fd, const char *const *items, bool docker,
                       const struct load_ops *ops, void *arg);
+/* A container, and what its image will say. Strings may be NULL; all stay the caller's. */
+struct exec_commit {
+    struct ref ctr;
+    const char *name; /* full reference */
+    const char *author, *message;
+    const char *const *changes; /* as image/change.h has them */
+};
+/* Makes an image of what the container has changed: ops->image tells of it. NULL if it cannot be
+ * begun. */
+struct job *exec_commit(struct exec *exec, const struct exec_commit *what,
+                        const struct load_ops *ops, void *arg, struct error **ret_error);
+/* Ends it; its ops are not called any more. */
+void exec_commit_cancel(struct exec *exec, struct job *job);
 /* As exec_sweep(), and what interrupted pulls have left goes too. */
 void exec_sweep_all(struct exec *exec);
 

@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "exec/exec.h"
 
+struct commit;
 struct link;
 struct pool;
 struct templates;
@@ -253,6 +254,11 @@ void pool_sweep(struct pool *pool, bool all);
 struct job *pool_save(struct pool *pool, int fd, const char *const *items, bool docker,
                       const struct load_ops *ops, void *arg);
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);
+/* `commit` is taken over. */
+struct job *pool_commit(struct pool *pool, struct commit *commit, const struct load_ops *ops,
+                        void *arg);
+/* Answers what the job's worker has asked with JOB_HOLD. */
+void job_answer(struct job *job, const struct error *error);
 void job_forget(struct job *job);
 /* The message for that, the freeing of it, and its sending. */
 unsigned transfer_job(const struct exec_transfer *t);

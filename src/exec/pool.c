@@ -37,6 +37,7 @@ static void job_free(struct job *job)
     free(job->path);
     strv_free(job->paths);
     transfer_clear(&job->transfer);
+    commit_free(job->commit);
     free(job);
 }
 
@@ -146,6 +147,11 @@ static void pool_let_place(struct pool *pool)
     }
 }
 
+static bool is_slow(const struct job *job)
+{
+    return job->type == WIRE_JOB_LOAD || job->type == WIRE_JOB_SAVE || job->type == WIRE_JOB_COMMIT;
+}
+
 /* Archives come and go as slowly as their client does: one worker is kept free of them, and of what
  * nobody waits for. A sweep must be alone. */
 static bool job_may_run(const struct pool *pool, const struct job *job)
@@ -160,9 +166,9 @@ static bool job_may_run(const struct pool *pool, const struct job *job)
         return false;
     if (job->background)
         return pool->local == 1 || pool_busy_local(pool) + 1 < pool->local;
-    unsigned slow = pool_busy(pool, WIRE_JOB_LOAD) + pool_busy(pool, WIRE_JOB_SAVE);
-    return (job->type != WIRE_JOB_LOAD && job->type != WIRE_JOB_SAVE) || pool->local == 1 ||
-           slow < pool->local - 1;
+    unsigned slow = pool_busy(pool, WIRE_JOB_LOAD) + pool_busy(pool, WIRE_JOB_SAVE) +
+                    pool_busy(pool, WIRE_JOB_COMMIT);
+    return !is_slow(job) || pool->local == 1 || slow < pool->local - 1;
 }
 
 /* A worker that runs already before one that would have to be started; one whose process has not
@@ -243,12 +249,13 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         struct wire_job_image image;
         struct wire_job_root root;
         struct wire_job_placing placing;
+        struct wire_job_hold hold;
     } message = {{0}};
     if (fd >= 0)
         close(fd);
     if (!job || (frame->type != WIRE_REPLY && frame->type != WIRE_JOB_PROGRESS &&
                  frame->type != WIRE_JOB_IMAGE && frame->type != WIRE_JOB_ROOT &&
-                 frame->type != WIRE_JOB_PLACING))
+                 frame->type != WIRE_JOB_PLACING && frame->type != WIRE_JOB_HOLD))
         return;
     if (wire_get(frame, &message, &error) < 0) {
         log_error("worker: %s", error_text(error));
@@ -264,6 +271,8 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         str_set(&job->ret_root->image_path, message.root.image_path);
         str_set(&job->ret_root->layer_path, message.root.layer_path);
         str_set(&job->ret_root->layer_top, message.root.layer_top);
+    } else if (frame->type == WIRE_JOB_HOLD && job->commit) {
+        commit_hold(job->commit, message.hold.on);
     } else if (frame->type == WIRE_JOB_PLACING) {
         w->asks = true;
         pool_let_place(w->pool);
@@ -527,6 +536,27 @@ struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, voi
     job->ops = ops;
     job->arg = arg;
     return pool_add(pool, job);
+}
+
+struct job *pool_commit(struct pool *pool, struct commit *commit, const struct load_ops *ops,
+                        void *arg)
+{
+    struct job *job = job_new(WIRE_JOB_COMMIT);
+    job->commit = commit;
+    job->pool = pool;
+    job->ops = ops;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+void job_answer(struct job *job, const struct error *error)
+{
+    const struct wire_reply reply = wire_reply_from(1, error);
+    for (unsigned i = 0; i < job->pool->count; i++) {
+        const struct worker *w = &job->pool->workers[i];
+        if (w->job == job && w->conn)
+            conn_send(w->conn, WIRE_REPLY, 0, &reply);
+    }
 }
 
 struct job *pool_transfer(struct pool *pool, struct exec_transfer *transfer,

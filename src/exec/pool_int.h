@@ -2,6 +2,7 @@
 #ifndef HUSK_EXEC_POOL_INT_H
 #define HUSK_EXEC_POOL_INT_H
 
+#include "exec/commit.h"
 #include "exec/exec_int.h"
 
 struct job {
@@ -17,7 +18,9 @@ struct job {
     bool all;        /* SWEEP: what interrupted pulls have left, too; SAVE: for docker */
     bool shared;     /* REMOVE: other images may have some of the files */
     struct exec_transfer transfer;
-    int fd; /* LOAD, TEMPLATE_… */
+    struct commit *commit;
+    struct pool *pool; /* COMMIT */
+    int fd;            /* LOAD, TEMPLATE_… */
     const struct load_ops *ops;
     void (*done)(const struct error *error, uint64_t value, void *arg);
     void *arg;

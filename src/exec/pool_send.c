@@ -145,6 +145,12 @@ static int send_sweep(struct worker *w, struct job *job, struct error **ret_erro
     return 0;
 }
 
+static int send_commit(struct worker *w, struct job *job, struct error **ret_error)
+{
+    commit_send(w->conn, &w->pool->exec->config, job->commit);
+    return 0;
+}
+
 static int send_transfer(struct worker *w, struct job *job, struct error **ret_error)
 {
     transfer_send(w->conn, &w->pool->exec->config, &job->transfer);
@@ -159,6 +165,7 @@ int job_send(struct worker *w, struct job *job, struct error **ret_error)
     } senders[] = {
         {WIRE_JOB_LOAD, send_load},
         {WIRE_JOB_SAVE, send_save},
+        {WIRE_JOB_COMMIT, send_commit},
         {WIRE_JOB_LAYER, send_layer},
         {WIRE_JOB_ATTACH, send_attach},
         {WIRE_JOB_DETACH, send_detach},

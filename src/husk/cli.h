@@ -117,6 +117,7 @@ int cmd_template(struct cli *cli, const struct args *args, struct error **ret_er
 int cmd_images(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_load(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_pull(struct cli *cli, const struct args *args, struct error **ret_error);
+int cmd_commit(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_save(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_image(struct cli *cli, const struct args *args, struct error **ret_error);
 int cmd_push(struct cli *cli, const struct args *args, struct error **ret_error);

@@ -209,6 +209,34 @@ int cmd_save(struct cli *cli, const struct args *args, struct error **ret_error)
     return archive_write(cli, STDOUT_FILENO, "standard output", ret_error);
 }
 
+/* ---- commit --------------------------------------------------------------------------------- */
+
+/* "/container/commit?container=C&…&changes=A&changes=B"; owned. */
+static char *commit_target(const struct args *args)
+{
+    struct buf target = {0};
+    CLEANUP_STRV char **changes = args_all(args, "change");
+    CLEANUP_FREE char *start = http_target("/container/commit", "container", args->words[0], "repo",
+                                           args->words[1], "author", args_text(args, "author"),
+                                           "comment", args_text(args, "message"), NULL);
+    buf_append_str(&target, start);
+    STRV_FOREACH(change, changes) {
+        CLEANUP_FREE char *pair = http_target("", "changes", *change, NULL);
+        buf_printf(&target, "&%s", pair + 1);
+    }
+    return buf_take_str(&target);
+}
+
+int cmd_commit(struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    CLEANUP_FREE char *target = commit_target(args);
+    CLEANUP_JSON json_t *answer = NULL;
+    if (daemon_json(cli, "POST", target, NULL, &answer, ret_error) < 0)
+        return -1;
+    printf("%s\n", json_text(answer, "ID"));
+    return 0;
+}
+
 /* ---- image ---------------------------------------------------------------------------------- */
 
 int cmd_image(struct cli *cli, const struct args *args, struct error **ret_error)

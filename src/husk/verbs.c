@@ -168,6 +168,16 @@ static const struct more {
      "husk load -i busybox.tar  load an image\n"
      "skopeo copy docker://alpine docker-archive:/dev/stdout:alpine:latest | husk load  without a "
      "file\n"},
+    {VERB_COMMIT, 1, 2, false, cmd_commit,
+     "Makes an image of a container: that which it was made from, with one more layer, of all that "
+     "was written, changed and removed in it. Its config is that of the image, with what the "
+     "container was given: command, entry point, variables, labels, working directory and user; "
+     "--change changes it more. The container may run: who writes to its files is held for the "
+     "moment in which they are copied. Prints the image's id. Of the storage drivers only block "
+     "can do it.",
+     "husk commit web web:patched  keep what was done in it\n"
+     "husk commit -m 'a shell' -c 'CMD [\"sh\"]' -c 'ENV LANG=C' box tools  with another "
+     "command\n"},
     {VERB_SAVE, 1, WORDS_ANY, false, cmd_save,
      "Writes images into a tar, an OCI layout that has docker's index too: 'husk load', 'docker "
      "load' and skopeo read it. The blobs go in as they are, so that all digests stay. Of an image "

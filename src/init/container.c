@@ -8,6 +8,7 @@
 #include "init/cgroup.h"
 #include "init/disk.h"
 #include "init/grow.h"
+#include "init/layer.h"
 #include "init/process.h"
 #include "init/serve.h"
 #include "init/slot.h"
@@ -31,7 +32,7 @@ static uint64_t pod_deadline_ms;
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
-static struct container *container_find(const char *id)
+struct container *container_find(const char *id)
 {
     for (struct container *c = containers; c; c = c->next)
         if (str_eq(c->start.ctr, id))
@@ -51,6 +52,7 @@ static void container_free(struct container *c)
     while (*at != c)
         at = &(*at)->next;
     *at = c->next;
+    layer_let_go(c);
     alarm_unset(&c->alarm);
     if (c->group_name)
         cgroup_remove(c->group_name);
@@ -279,6 +281,7 @@ void container_exec(const struct wire_frame *frame, const struct wire_exec *mess
 void container_ended(struct container *c, bool refused)
 {
     c->state = CONTAINER_ENDED;
+    layer_let_go(c);
     fd_closep(&c->pidfd);
     if (refused)
         container_free(c);
@@ -325,6 +328,7 @@ void container_clear(const struct wire_ctr_clear *message)
         serve_reply(message->seq, error);
         return;
     }
+    layer_let_go(c);
     process_discard(c);
     c->clear_seq = message->seq;
     c->deadline_ms = now_ms() + CLEAR_DEADLINE_MS;

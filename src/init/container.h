@@ -50,6 +50,8 @@ void pod_clear(uint32_t seq);
 /* True if there is no pod, and nothing of one. */
 bool pod_idle(void);
 
+/* NULL if there is none of that id. */
+struct container *container_find(const char *id);
 void container_start(const struct wire_frame *frame, uint32_t seq);
 void container_exec(const struct wire_frame *frame, const struct wire_exec *message);
 void container_clear(const struct wire_ctr_clear *message);

@@ -7,6 +7,7 @@
 #include "init/container.h"
 #include "init/freeze.h"
 #include "init/identity.h"
+#include "init/layer.h"
 #include "init/process.h"
 #include "init/util.h"
 
@@ -85,6 +86,18 @@ static void serve_ctr_clear(const struct wire_frame *frame, const void *message)
     container_clear(message);
 }
 
+static void serve_layer_freeze(const struct wire_frame *frame, const void *message)
+{
+    const struct wire_layer_freeze *m = message;
+    layer_freeze(container_find(m->ctr), m);
+}
+
+static void serve_layer_thaw(const struct wire_frame *frame, const void *message)
+{
+    const struct wire_layer_thaw *m = message;
+    layer_thaw(container_find(m->ctr), m);
+}
+
 static void serve_pod_clear(const struct wire_frame *frame, const void *message)
 {
     pod_clear(((const struct wire_pod_clear *)message)->seq);
@@ -129,13 +142,21 @@ static const struct {
     unsigned type;
     void (*serve)(const struct wire_frame *frame, const void *message);
 } handlers[] = {
-    {WIRE_STDIN, serve_stdin},         {WIRE_CREDIT, serve_credit},
-    {WIRE_POD_SETUP, serve_pod_setup}, {WIRE_CTR_START, serve_ctr_start},
-    {WIRE_EXEC, serve_exec},           {WIRE_SIGNAL, serve_signal},
-    {WIRE_RESIZE, serve_resize},       {WIRE_CTR_CLEAR, serve_ctr_clear},
-    {WIRE_POD_CLEAR, serve_pod_clear}, {WIRE_POWER_OFF, serve_power_off},
-    {WIRE_SET_TIME, serve_set_time},   {WIRE_FREEZE, serve_freeze},
+    {WIRE_STDIN, serve_stdin},
+    {WIRE_CREDIT, serve_credit},
+    {WIRE_POD_SETUP, serve_pod_setup},
+    {WIRE_CTR_START, serve_ctr_start},
+    {WIRE_EXEC, serve_exec},
+    {WIRE_SIGNAL, serve_signal},
+    {WIRE_RESIZE, serve_resize},
+    {WIRE_CTR_CLEAR, serve_ctr_clear},
+    {WIRE_POD_CLEAR, serve_pod_clear},
+    {WIRE_POWER_OFF, serve_power_off},
+    {WIRE_SET_TIME, serve_set_time},
+    {WIRE_FREEZE, serve_freeze},
     {WIRE_AWAKE, serve_awake},
+    {WIRE_LAYER_FREEZE, serve_layer_freeze},
+    {WIRE_LAYER_THAW, serve_layer_thaw},
 };
 
 static void serve_frame(const struct wire_frame *frame)
@@ -152,6 +173,8 @@ static void serve_frame(const struct wire_frame *frame)
         struct wire_set_time set_time;
         struct wire_freeze freeze;
         struct wire_awake awake;
+        struct wire_layer_freeze layer_freeze;
+        struct wire_layer_thaw layer_thaw;
     } message;
     CLEANUP_ERROR struct error *error = NULL;
 

@@ -75,6 +75,8 @@ union message {
     struct wire_dismiss dismiss;
     struct wire_vm_freeze vm_freeze;
     struct wire_vm_rehearse vm_rehearse;
+    struct wire_layer_freeze layer_freeze;
+    struct wire_layer_thaw layer_thaw;
 };
 
 /* One message that is being handled. A handler that returns -1 has its error replied; one that
@@ -138,24 +140,56 @@ static int stream_of(struct keeper *k, const char *ctr, const char *exec, struct
     return 0;
 }
 
-static void kill_done(struct keeper *k, const struct error *error, void *arg)
+static void guest_answered(struct keeper *k, const struct error *error, void *arg)
 {
     struct ask *asks = arg;
     ask_answer(k, &asks, error);
+}
+
+/* A request that only the guest can answer. */
+static int guest_pass(struct keeper *k, uint32_t seq, unsigned type, uint32_t stream, void *message,
+                      struct error **ret_error)
+{
+    struct ask *asks = NULL;
+    if (ask_add(k, &asks, seq, ret_error) < 0)
+        return -1;
+    guest_request(k, type, stream, message, guest_answered, asks);
+    return 0;
 }
 
 static int on_kill(struct call *c, struct error **ret_error)
 {
     const struct wire_kill *m = &c->m->kill;
     struct stream *s;
-    struct ask *asks = NULL;
-    if (vm_check_usable(c->k, ret_error) < 0 ||
-        stream_of(c->k, m->ctr, m->exec, &s, ret_error) < 0 ||
-        ask_add(c->k, &asks, m->seq, ret_error) < 0)
+    if (vm_check_usable(c->k, ret_error) < 0 || stream_of(c->k, m->ctr, m->exec, &s, ret_error) < 0)
         return -1;
     struct wire_signal signal = {.signal = m->signal, .all = m->all};
-    guest_request(c->k, WIRE_SIGNAL, s->id, &signal, kill_done, asks);
-    return 0;
+    return guest_pass(c->k, m->seq, WIRE_SIGNAL, s->id, &signal, ret_error);
+}
+
+static int layer_check(struct keeper *k, const char *ctr, struct error **ret_error)
+{
+    if (vm_check_usable(k, ret_error) < 0)
+        return -1;
+    if (container_find(k, ctr))
+        return 0;
+    return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%s' is not in this VM", ctr);
+}
+
+static int on_layer_freeze(struct call *c, struct error **ret_error)
+{
+    struct wire_layer_freeze message = c->m->layer_freeze;
+    if (layer_check(c->k, message.ctr, ret_error) < 0)
+        return -1;
+    return guest_pass(c->k, message.seq, WIRE_LAYER_FREEZE, 0, &message, ret_error);
+}
+
+static int on_layer_thaw(struct call *c, struct error **ret_error)
+{
+    struct wire_layer_thaw message = c->m->layer_thaw;
+    if (layer_check(c->k, message.ctr, ret_error) < 0)
+        return -1;
+    return guest_pass(c->k, message.seq, WIRE_LAYER_THAW, 0, &message, ret_error);
 }
 
 static int on_attach(struct call *c, struct error **ret_error)
@@ -275,6 +309,8 @@ static const struct handler {
     {WIRE_VM_OFF, true, on_vm_off},
     {WIRE_VM_FREEZE, true, on_vm_freeze},
     {WIRE_VM_REHEARSE, true, on_vm_rehearse},
+    {WIRE_LAYER_FREEZE, true, on_layer_freeze},
+    {WIRE_LAYER_THAW, true, on_layer_thaw},
     {WIRE_SNAPSHOT, true, on_snapshot},
     {WIRE_DISMISS, false, on_dismiss},
 };

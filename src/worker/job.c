@@ -6,71 +6,23 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/str.h"
 #include "disk/disk.h"
 #include "image/load.h"
 #include "image/save.h"
+#include "worker/commit.h"
 #include "worker/storage.h"
 #include "worker/tell.h"
 #include "worker/template.h"
+#include "worker/work.h"
 
 enum {
-    PROGRESS_MS = 250, /* between two messages about the same thing */
-    CHECK_MS = 100,    /* between two looks whether the daemon lives */
-    SHORT_ID = 12,
     REHEARSAL_LAYER_SIZE = 64 << 20,
     CACHE_MODE = 0711,
     SCRATCH_MODE = 0700,
 };
-
-/* ---- telling of progress -------------------------------------------------------------------- */
-
-struct work {
-    struct peer *peer;
-    uint32_t seq;
-    struct disk disk;
-    uint64_t layer_max_bytes;
-    int64_t told_ms, checked_ms;
-    const char *status;    /* of the last message */
-    char id[SHORT_ID + 1]; /* of the last message */
-    char *found;           /* of a rehearsal: the first image's root, below the scratch */
-};
-
-static int64_t now_ms(void)
-{
-    struct timespec ts;
-
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
-    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
-}
-
-/* Tells of the start and the end of each thing, and now and then in between. */
-static int work_progress(void *arg, const char *id, const char *status, uint64_t done,
-                         uint64_t total, struct error **ret_error)
-{
-    struct work *work = arg;
-    int64_t now = now_ms();
-    char shown[SHORT_ID + 1] = "";
-
-    memcpy(shown, id, strnlen(id, SHORT_ID));
-    if (now - work->checked_ms >= CHECK_MS) {
-        work->checked_ms = now;
-        if (peer_check(work->peer, ret_error) < 0)
-            return -1;
-    }
-    bool same = work->status && strcmp(work->status, status) == 0 && strcmp(work->id, shown) == 0;
-    if (same && done < total && now - work->told_ms < PROGRESS_MS)
-        return 0;
-    work->told_ms = now;
-    work->status = status;
-    memcpy(work->id, shown, sizeof(shown));
-    struct wire_job_progress message = {
-        .seq = work->seq, .id = shown, .status = status, .done = done, .total = total};
-    return peer_send(work->peer, WIRE_JOB_PROGRESS, &message, ret_error);
-}
 
 /* ---- images --------------------------------------------------------------------------------- */
 
@@ -79,45 +31,6 @@ static int work_wait(void *arg, int fd, struct error **ret_error)
     struct work *work = arg;
 
     return peer_wait(work->peer, fd, ret_error);
-}
-
-static char *work_prepared(void *arg, const char *id)
-{
-    struct work *work = arg;
-
-    return disk_image_file(&work->disk, id);
-}
-
-static int work_prepare(void *arg, const char *id, const struct image_layer *layers, size_t count,
-                        const char *path, uint64_t *ret_size, struct error **ret_error)
-{
-    struct work *work = arg;
-    CLEANUP_FREE struct disk_layer *copies = xcalloc(count + 1, sizeof(*copies));
-    struct disk_watch watch = {.progress = work_progress, .arg = work};
-    struct disk_image image = {
-        .id = id,
-        .layers = copies,
-        .layer_count = count,
-        .layer_max_bytes = work->layer_max_bytes,
-    };
-
-    for (size_t i = 0; i < count; i++)
-        copies[i] = (struct disk_layer){layers[i].path, layers[i].diff_id};
-    return work->disk.ops->image_prepare(&work->disk, &image, path, &watch, ret_size, ret_error);
-}
-
-static int work_found(void *arg, const struct image_found *image, struct error **ret_error)
-{
-    struct work *work = arg;
-
-    return tell_image(work->peer, work->seq, image, ret_error);
-}
-
-static int work_placing(void *arg, struct error **ret_error)
-{
-    const struct work *work = arg;
-
-    return tell_placing(work->peer, work->seq, ret_error);
 }
 
 static int load_in(struct work *work, const char *root, const char *scratch, int archive,
@@ -366,6 +279,7 @@ union request {
     uint32_t seq; /* the first field of each */
     struct wire_job_load load;
     struct wire_job_save save;
+    struct wire_job_commit commit;
     struct wire_job_layer layer;
     struct wire_job_attach attach;
     struct wire_job_detach detach;
@@ -384,6 +298,7 @@ static const struct {
 } jobs[] = {
     {WIRE_JOB_LOAD, job_load},
     {WIRE_JOB_SAVE, job_save},
+    {WIRE_JOB_COMMIT, job_commit},
     {WIRE_JOB_LAYER, job_layer},
     {WIRE_JOB_ATTACH, job_attach},
     {WIRE_JOB_DETACH, job_detach},
@@ -404,6 +319,8 @@ static int job_answer(struct peer *peer, uint32_t seq, const struct error *error
     return peer_send(peer, WIRE_REPLY, &reply, ret_error);
 }
 
+/* The request is copied: some jobs hear of more while they are at work, and a frame lives until the
+ * next one. */
 int job_run(struct peer *peer, const struct wire_frame *frame, struct error **ret_error)
 {
     if (frame->type == WIRE_STORAGE)
@@ -412,16 +329,19 @@ int job_run(struct peer *peer, const struct wire_frame *frame, struct error **re
         if (jobs[i].type != frame->type)
             continue;
         CLEANUP_ERROR struct error *error = NULL;
+        CLEANUP_FREE uint8_t *payload = xmemdup(frame->payload, frame->length);
+        struct wire_frame copy = *frame;
         union request request = {0};
         uint64_t value = 0;
-        if (wire_get(frame, &request, ret_error) < 0) {
-            wire_clear(frame->type, &request);
+        copy.payload = payload;
+        if (wire_get(&copy, &request, ret_error) < 0) {
+            wire_clear(copy.type, &request);
             return -1;
         }
         jobs[i].run(peer, &request, &value, &error);
         peer_drop_sent(peer);
         int result = job_answer(peer, request.seq, error, value, ret_error);
-        wire_clear(frame->type, &request);
+        wire_clear(copy.type, &request);
         return result;
     }
     return error_set(ret_error, ERROR_UNSUPPORTED, 0, "message %u is no job for a worker",

@@ -28,3 +28,23 @@ int tell_placing(struct peer *peer, uint32_t seq, struct error **ret_error)
         return 0;
     return result < 0 ? -1 : error_set(ret_error, ERROR_CANCELLED, 0, "the daemon has gone");
 }
+
+int tell_hold(struct peer *peer, uint32_t seq, bool on, struct error **ret_error)
+{
+    struct wire_job_hold message = {.seq = seq, .on = on};
+    struct wire_reply reply = {0};
+    struct wire_frame frame;
+
+    if (peer_send(peer, WIRE_JOB_HOLD, &message, ret_error) < 0)
+        return -1;
+    int result = peer_next(peer, &frame, ret_error);
+    if (result < 0)
+        return -1;
+    if (result == 0 || frame.type != WIRE_REPLY)
+        return error_set(ret_error, ERROR_CANCELLED, 0, "the daemon has gone");
+    result = wire_get(&frame, &reply, ret_error);
+    if (result == 0)
+        result = wire_reply_check(&reply, ret_error);
+    wire_clear(WIRE_REPLY, &reply);
+    return result;
+}

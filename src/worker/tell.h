@@ -16,4 +16,8 @@ int tell_image(struct peer *peer, uint32_t seq, const struct image_found *image,
  * answer to `seq` nothing of images is removed. */
 int tell_placing(struct peer *peer, uint32_t seq, struct error **ret_error);
 
+/* JOB_HOLD: the layer is about to be copied (`on`), or was. Returns when it may, or what was copied
+ * is of use. */
+int tell_hold(struct peer *peer, uint32_t seq, bool on, struct error **ret_error);
+
 #endif
