@@ -14,7 +14,7 @@
 #include "disk/path.h"
 #include "disk/unpack.h"
 
-enum { UUID_SIZE = 16, FILE_MODE = 0600 };
+enum { UUID_SIZE = 16, FILE_MODE = 0600, COMPARE_PIECE = 256 << 10 };
 
 /* The first half of the config's digest: the same image gives the same file. */
 static void uuid_of(const char *id, uint8_t ret[UUID_SIZE])
@@ -64,6 +64,29 @@ static int block_image_prepare(const struct disk *disk, const struct disk_image 
     if (result < 0)
         unlink(path);
     return result;
+}
+
+/* The same layers give the same bytes. A file that cannot be read is not the same. */
+static int block_image_same(const struct disk *disk, const char *path, const char *other,
+                            bool *ret_same, struct error **ret_error)
+{
+    CLEANUP_FREE uint8_t *pieces = xmalloc(2 * COMPARE_PIECE);
+    int a = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int b = open(other, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    int err = errno;
+    ssize_t n = a < 0 || b < 0 ? 0 : 1, m;
+
+    *ret_same = n > 0;
+    while (*ret_same && n > 0) {
+        n = TEMP_FAILURE_RETRY(read(a, pieces, COMPARE_PIECE));
+        m = TEMP_FAILURE_RETRY(read(b, pieces + COMPARE_PIECE, COMPARE_PIECE));
+        *ret_same = n >= 0 && n == m && memcmp(pieces, pieces + COMPARE_PIECE, (size_t)n) == 0;
+    }
+    if (a >= 0)
+        close(a);
+    if (b >= 0)
+        close(b);
+    return b < 0 ? error_set(ret_error, ERROR_IO, err, "read '%s'", other) : 0;
 }
 
 static int block_layer_make(const struct disk *disk, const struct disk_layer_spec *layer,
@@ -132,6 +155,7 @@ const struct disk_ops disk_block = {
     .image_suffix = "erofs",
     .check = block_check,
     .image_prepare = block_image_prepare,
+    .image_same = block_image_same,
     .layer_make = block_layer_make,
     .layer_spares = block_layer_spares,
     .layer_usage = block_layer_usage,

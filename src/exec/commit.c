@@ -169,11 +169,6 @@ struct job *exec_commit(struct exec *exec, const struct exec_commit *what,
     return c->job;
 }
 
-void exec_commit_cancel(struct exec *exec, struct job *job)
-{
-    pool_cancel(exec->pool, job);
-}
-
 void commit_send(struct conn *conn, const struct exec_config *config, const struct commit *c)
 {
     const struct ctr_spec *spec = c->spec;

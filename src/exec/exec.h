@@ -177,6 +177,8 @@ struct load_ops {
     void (*image)(const struct wire_job_image *image, void *arg);
     /* The end; NULL: all is well. */
     void (*done)(const struct error *error, void *arg);
+    /* Of exec_check(): something is not right. NULL where it cannot come. */
+    void (*problem)(const struct wire_job_problem *problem, void *arg);
 };
 struct job;
 /* Loads the archive that comes out of fd (taken over). */
@@ -199,8 +201,9 @@ struct exec_commit {
  * begun. */
 struct job *exec_commit(struct exec *exec, const struct exec_commit *what,
                         const struct load_ops *ops, void *arg, struct error **ret_error);
-/* Ends it; its ops are not called any more. */
-void exec_commit_cancel(struct exec *exec, struct job *job);
+/* Looks whether images are still what they were; items and repair as image/verify.h has them. */
+struct job *exec_check(struct exec *exec, const char *const *items, bool repair,
+                       const struct load_ops *ops, void *arg);
 /* As exec_sweep(), and what interrupted pulls have left goes too. */
 void exec_sweep_all(struct exec *exec);
 
@@ -215,7 +218,8 @@ struct exec_transfer {
 };
 struct job *exec_transfer(struct exec *exec, struct exec_transfer *transfer,
                           const struct load_ops *ops, void *arg);
-/* Ends a transfer; its ops are not called any more. What a pull has fetched stays for the next. */
-void exec_transfer_cancel(struct exec *exec, struct job *job);
+/* Ends a transfer, a commit or a check; its ops are not called any more. What a pull has fetched
+ * stays for the next. */
+void exec_job_cancel(struct exec *exec, struct job *job);
 
 #endif

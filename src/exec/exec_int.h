@@ -253,6 +253,8 @@ void pool_spare_shared(struct job *job);
 void pool_sweep(struct pool *pool, bool all);
 struct job *pool_save(struct pool *pool, int fd, const char *const *items, bool docker,
                       const struct load_ops *ops, void *arg);
+struct job *pool_check(struct pool *pool, const char *const *items, bool repair,
+                       const struct load_ops *ops, void *arg);
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);
 /* `commit` is taken over. */
 struct job *pool_commit(struct pool *pool, struct commit *commit, const struct load_ops *ops,

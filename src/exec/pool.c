@@ -147,9 +147,14 @@ static void pool_let_place(struct pool *pool)
     }
 }
 
+static const unsigned slow_jobs[] = {WIRE_JOB_LOAD, WIRE_JOB_SAVE, WIRE_JOB_COMMIT, WIRE_JOB_CHECK};
+
 static bool is_slow(const struct job *job)
 {
-    return job->type == WIRE_JOB_LOAD || job->type == WIRE_JOB_SAVE || job->type == WIRE_JOB_COMMIT;
+    for (size_t i = 0; i < ARRAY_SIZE(slow_jobs); i++)
+        if (slow_jobs[i] == job->type)
+            return true;
+    return false;
 }
 
 /* Archives come and go as slowly as their client does: one worker is kept free of them, and of what
@@ -166,8 +171,9 @@ static bool job_may_run(const struct pool *pool, const struct job *job)
         return false;
     if (job->background)
         return pool->local == 1 || pool_busy_local(pool) + 1 < pool->local;
-    unsigned slow = pool_busy(pool, WIRE_JOB_LOAD) + pool_busy(pool, WIRE_JOB_SAVE) +
-                    pool_busy(pool, WIRE_JOB_COMMIT);
+    unsigned slow = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(slow_jobs); i++)
+        slow += pool_busy(pool, slow_jobs[i]);
     return !is_slow(job) || pool->local == 1 || slow < pool->local - 1;
 }
 
@@ -250,12 +256,14 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         struct wire_job_root root;
         struct wire_job_placing placing;
         struct wire_job_hold hold;
+        struct wire_job_problem problem;
     } message = {{0}};
     if (fd >= 0)
         close(fd);
     if (!job || (frame->type != WIRE_REPLY && frame->type != WIRE_JOB_PROGRESS &&
                  frame->type != WIRE_JOB_IMAGE && frame->type != WIRE_JOB_ROOT &&
-                 frame->type != WIRE_JOB_PLACING && frame->type != WIRE_JOB_HOLD))
+                 frame->type != WIRE_JOB_PLACING && frame->type != WIRE_JOB_HOLD &&
+                 frame->type != WIRE_JOB_PROBLEM))
         return;
     if (wire_get(frame, &message, &error) < 0) {
         log_error("worker: %s", error_text(error));
@@ -263,7 +271,7 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
     } else if (frame->type == WIRE_JOB_PROGRESS && job->ops) {
         job->ops->progress(&message.progress, job->arg);
         /* What moves is not late, however slow the line. */
-        if (w->transfers)
+        if (w->transfers || job->type == WIRE_JOB_CHECK)
             timer_set(w->deadline, w->pool->exec->config.job_deadline_ms);
     } else if (frame->type == WIRE_JOB_IMAGE && job->ops) {
         job->ops->image(&message.image, job->arg);
@@ -271,6 +279,8 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         str_set(&job->ret_root->image_path, message.root.image_path);
         str_set(&job->ret_root->layer_path, message.root.layer_path);
         str_set(&job->ret_root->layer_top, message.root.layer_top);
+    } else if (frame->type == WIRE_JOB_PROBLEM && job->ops && job->ops->problem) {
+        job->ops->problem(&message.problem, job->arg);
     } else if (frame->type == WIRE_JOB_HOLD && job->commit) {
         commit_hold(job->commit, message.hold.on);
     } else if (frame->type == WIRE_JOB_PLACING) {
@@ -524,6 +534,17 @@ struct job *pool_save(struct pool *pool, int fd, const char *const *items, bool 
     job->fd = fd;
     job->paths = strv_copy(items);
     job->all = docker;
+    job->ops = ops;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+struct job *pool_check(struct pool *pool, const char *const *items, bool repair,
+                       const struct load_ops *ops, void *arg)
+{
+    struct job *job = job_new(WIRE_JOB_CHECK);
+    job->paths = strv_copy(items);
+    job->all = repair;
     job->ops = ops;
     job->arg = arg;
     return pool_add(pool, job);

@@ -63,6 +63,12 @@ void transfer_send(struct conn *conn, const struct exec_config *config,
     conn_send(conn, transfer_job(t), 0, messages[t->kind]);
 }
 
+struct job *exec_check(struct exec *exec, const char *const *items, bool repair,
+                       const struct load_ops *ops, void *arg)
+{
+    return pool_check(exec->pool, items, repair, ops, arg);
+}
+
 struct job *exec_save(struct exec *exec, int fd, const char *const *items, bool docker,
                       const struct load_ops *ops, void *arg)
 {
@@ -75,7 +81,7 @@ struct job *exec_transfer(struct exec *exec, struct exec_transfer *transfer,
     return pool_transfer(exec->pool, transfer, ops, arg);
 }
 
-void exec_transfer_cancel(struct exec *exec, struct job *job)
+void exec_job_cancel(struct exec *exec, struct job *job)
 {
     pool_cancel(exec->pool, job);
 }

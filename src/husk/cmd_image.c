@@ -1,4 +1,4 @@
-/* load, save, rmi, image: images come and go. */
+/* load, commit, save, rmi: images come and go. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -234,29 +234,6 @@ int cmd_commit(struct cli *cli, const struct args *args, struct error **ret_erro
     if (daemon_json(cli, "POST", target, NULL, &answer, ret_error) < 0)
         return -1;
     printf("%s\n", json_text(answer, "ID"));
-    return 0;
-}
-
-/* ---- image ---------------------------------------------------------------------------------- */
-
-int cmd_image(struct cli *cli, const struct args *args, struct error **ret_error)
-{
-    CLEANUP_JSON json_t *answer = NULL;
-    double freed = 0;
-    char text[32];
-    if (strcmp(args->words[0], "prune") != 0)
-        return error_set(ret_error, ERROR_INVALID, 0, "there is no 'image %s', only 'image prune'",
-                         args->words[0]);
-    if (daemon_json(cli, "POST", "/images/prune", NULL, &answer, ret_error) < 0)
-        return -1;
-    const json_t *removed = json_object_get(answer, "removed");
-    for (size_t i = 0; i < json_array_size(removed); i++) {
-        const json_t *image = json_array_get(removed, i);
-        printf("%s\n", json_text(image, "id"));
-        freed += json_number_value(json_object_get(image, "size"));
-    }
-    size_format(text, sizeof(text), freed);
-    printf("Removed %zu images, %s\n", json_array_size(removed), text);
     return 0;
 }
 

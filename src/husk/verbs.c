@@ -184,10 +184,18 @@ static const struct more {
      "that is named by its id, all names go in.",
      "husk save -o busybox.tar busybox  an archive of an image\n"
      "husk save app db | ssh host husk load  images to another host\n"},
-    {VERB_IMAGE, 1, 1, false, cmd_image,
+    {VERB_IMAGE, 1, WORDS_ANY, false, cmd_image,
      "'prune' removes the images that have no tag and no container, and what interrupted pulls "
-     "have left.",
-     "husk image prune  make room\n"},
+     "have left.\n"
+     "'check' reads all blobs of the images, or of those that are named, compares them with their "
+     "digests, and makes each root once more to compare it (with the storage driver block; with "
+     "others it looks whether the root is there). Each thing that is not right is a line, and the "
+     "exit status then is not 0. With --repair a root is replaced, and a blob is pulled again if "
+     "its "
+     "image came from a registry; what is loaded from archives can only be loaded again.",
+     "husk image prune  make room\n"
+     "husk image check  is all of it still what it was?\n"
+     "husk image check --repair busybox  and if not, make it so\n"},
     {VERB_PULL, 1, 1, false, cmd_pull,
      "Gets the image for this machine from the registry that its name begins with, docker.io if it "
      "names none. Layers that are here are not fetched again, and a pull that was interrupted goes "

@@ -12,6 +12,7 @@
 #include "disk/disk.h"
 #include "image/load.h"
 #include "image/save.h"
+#include "worker/check.h"
 #include "worker/commit.h"
 #include "worker/storage.h"
 #include "worker/tell.h"
@@ -280,6 +281,7 @@ union request {
     struct wire_job_load load;
     struct wire_job_save save;
     struct wire_job_commit commit;
+    struct wire_job_check check;
     struct wire_job_layer layer;
     struct wire_job_attach attach;
     struct wire_job_detach detach;
@@ -299,6 +301,7 @@ static const struct {
     {WIRE_JOB_LOAD, job_load},
     {WIRE_JOB_SAVE, job_save},
     {WIRE_JOB_COMMIT, job_commit},
+    {WIRE_JOB_CHECK, job_check},
     {WIRE_JOB_LAYER, job_layer},
     {WIRE_JOB_ATTACH, job_attach},
     {WIRE_JOB_DETACH, job_detach},

@@ -29,7 +29,7 @@ static void commit_left(void *data)
 
     c->call = NULL;
     if (c->job)
-        exec_commit_cancel(api->exec, take(c->job));
+        exec_job_cancel(api->exec, take(c->job));
     committing_check_end(c);
 }
 
@@ -74,7 +74,7 @@ static void commit_done(const struct error *error, void *arg)
         commit_fail(c, error);
 }
 
-static const struct load_ops commit_ops = {commit_progress, commit_image, commit_done};
+static const struct load_ops commit_ops = {commit_progress, commit_image, commit_done, NULL};
 
 /* *ret: NULL if none was asked for. */
 static int name_asked(const struct call *call, char **ret, struct error **ret_error)

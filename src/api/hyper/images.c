@@ -165,7 +165,7 @@ static void load_done(const struct error *error, void *arg)
     load_check_end(load);
 }
 
-static const struct load_ops load_ops = {load_progress, load_image, load_done};
+static const struct load_ops load_ops = {load_progress, load_image, load_done, NULL};
 
 /* ---- the body ------------------------------------------------------------------------------- */
 

@@ -98,7 +98,7 @@ static void save_done(const struct error *error, void *arg)
     save_check_end(save);
 }
 
-static const struct load_ops save_ops = {save_progress, save_image, save_done};
+static const struct load_ops save_ops = {save_progress, save_image, save_done, NULL};
 
 static void save_left(void *data)
 {

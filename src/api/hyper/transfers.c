@@ -116,7 +116,7 @@ static void listener_left(void *data)
     if (t->listeners)
         return;
     if (t->job)
-        exec_transfer_cancel(t->api->exec, take(t->job));
+        exec_job_cancel(t->api->exec, take(t->job));
     if (t->adding == 0)
         transfer_free(t);
 }
@@ -249,7 +249,8 @@ static void transfer_done(const struct error *error, void *arg)
     transfer_check_end(t);
 }
 
-static const struct load_ops transfer_ops = {transfer_progress, transfer_image, transfer_done};
+static const struct load_ops transfer_ops = {transfer_progress, transfer_image, transfer_done,
+                                             NULL};
 
 static struct transfer *transfer_new(struct api *api, struct call *call)
 {
