@@ -8,8 +8,6 @@
 #include "init/cgroup.h"
 #include "init/disk.h"
 #include "init/grow.h"
-#include "init/janitor.h"
-#include "init/joiner.h"
 #include "init/layer.h"
 #include "init/process.h"
 #include "init/serve.h"
@@ -23,7 +21,6 @@ enum {
     DISK_LOOK_MS = 500,       /* without news, then the hosts are asked */
     CLEAR_DEADLINE_MS = 5000, /* for an ended container's mounts to go */
     CLEAR_LOOK_MS = 2,
-    UNMOUNT_DELAY_MS = 1, /* its end is told before that */
 };
 
 struct pod pod;
@@ -61,7 +58,6 @@ static void container_free(struct container *c)
         cgroup_remove(c->group_name);
     fd_closep(&c->group);
     fd_closep(&c->pidfd);
-    fd_closep(&c->mounts);
     wire_clear(WIRE_CTR_START, &c->start);
     free(c->payload);
     free(c->group_name);
@@ -167,14 +163,9 @@ static void container_look(struct container *c)
     }
 }
 
-static struct container *container_of_alarm(struct alarm *alarm)
-{
-    return (struct container *)((char *)alarm - offsetof(struct container, alarm));
-}
-
 static void container_alarm(struct alarm *alarm)
 {
-    struct container *c = container_of_alarm(alarm);
+    struct container *c = (struct container *)((char *)alarm - offsetof(struct container, alarm));
     disk_rescan();
     alarm_set(&c->alarm, DISK_LOOK_MS, container_alarm);
     container_look(c);
@@ -217,6 +208,9 @@ static int start_check(const struct wire_ctr_start *m, uint32_t stream, struct e
     if (!str_empty(m->layer_top) && (strchr(m->layer_top, '/') || m->layer_top[0] == '.'))
         return error_set(ret_error, ERROR_INVALID, 0, "'%s' is no name of a directory",
                          m->layer_top);
+    if (disk_is_shared(m->layer_disk) && str_empty(m->layer_top))
+        return error_set(ret_error, ERROR_INVALID, 0, "no directory of '%s' is named",
+                         m->layer_disk);
     return disk_check(m->layer_disk, ret_error);
 }
 
@@ -230,7 +224,7 @@ void container_start(const struct wire_frame *frame, uint32_t seq)
     c->payload_size = frame->length;
     copy.payload = c->payload;
     c->stream = frame->stream;
-    c->group = c->pidfd = c->mounts = -1;
+    c->group = c->pidfd = -1;
     if (wire_get(&copy, &c->start, &error) < 0 ||
         start_check(&c->start, frame->stream, &error) < 0) {
         serve_reply(seq, error);
@@ -248,11 +242,9 @@ void container_start(const struct wire_frame *frame, uint32_t seq)
 
 /* ---- exec ----------------------------------------------------------------------------------- */
 
-static int exec_start(const struct wire_frame *frame, const struct wire_exec *m,
-                      struct error **ret_error)
+static int exec_start(uint32_t stream, const struct wire_exec *m, struct error **ret_error)
 {
     struct container *c = *m->ctr ? container_find(m->ctr) : NULL;
-    uint32_t stream = frame->stream;
 
     if (*m->ctr && !c)
         return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%s' is not in this guest",
@@ -264,56 +256,51 @@ static int exec_start(const struct wire_frame *frame, const struct wire_exec *m,
     if (!m->argv || !m->argv[0])
         return error_set(ret_error, ERROR_INVALID, 0, "no command");
 
-    CLEANUP_STRV char **env = NULL;
-    struct launch launch = launch_of_exec(c, m, &env);
-    if (joiner_exec(&launch, frame, m->seq))
-        return 0;
+    /* What the request does not say is as in the container. */
+    CLEANUP_STRV char **env = c ? strv_copy(c->start.env) : NULL;
+    STRV_FOREACH(s, m->env)
+        strv_push(&env, *s);
+    struct launch launch = {.container = c,
+                            .argv = m->argv,
+                            .env = (const char *const *)env,
+                            .cwd = str_or(m->cwd, c ? c->start.cwd : ""),
+                            .user = str_or(m->user, c ? c->start.user : ""),
+                            .groups = c && !*m->user ? c->start.groups : NULL,
+                            .flags = m->flags,
+                            .rows = m->rows,
+                            .cols = m->cols};
     return process_start(&launch, stream, m->seq, ret_error);
 }
 
 void container_exec(const struct wire_frame *frame, const struct wire_exec *message)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    if (exec_start(frame, message, &error) < 0)
+    if (exec_start(frame->stream, message, &error) < 0)
         serve_reply(message->seq, error);
 }
 
 /* ---- end ------------------------------------------------------------------------------------ */
 
-static void container_unmount(struct container *c)
-{
-    if (c->mounts >= 0)
-        c->unmount = janitor_close(&c->mounts);
-}
-
-static void unmount_ring(struct alarm *alarm)
-{
-    container_unmount(container_of_alarm(alarm));
-}
-
 void container_ended(struct container *c, bool refused)
 {
     c->state = CONTAINER_ENDED;
-    joiner_leave(c);
     layer_let_go(c);
     fd_closep(&c->pidfd);
     if (refused)
         container_free(c);
-    else
-        alarm_set(&c->alarm, UNMOUNT_DELAY_MS, unmount_ring);
 }
 
+/* Its namespaces are gone when the last of its processes was reaped: all that may lag is the
+ * kernel letting go of the disks. */
 static bool container_clean(struct container *c)
 {
-    container_unmount(c);
-    return janitor_done(c->unmount) && !process_alive(c) && cgroup_remove(c->group_name) &&
-           disk_free(c->layer_device);
+    return !process_alive(c) && cgroup_remove(c->group_name) && disk_free(c->layer_device);
 }
 
 static void clear_look(struct alarm *alarm)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    struct container *c = container_of_alarm(alarm);
+    struct container *c = (struct container *)((char *)alarm - offsetof(struct container, alarm));
     uint32_t seq = c->clear_seq;
 
     if (container_clean(c) && !process_any(c)) {
@@ -408,12 +395,6 @@ static void pod_look(struct alarm *alarm)
     pod_clear_seq = 0;
     serve_reply(seq, error);
     slots_fill_later();
-}
-
-void containers_unmount(void)
-{
-    for (struct container *c = containers; c; c = c->next)
-        fd_closep(&c->mounts);
 }
 
 void pod_clear(uint32_t seq)

@@ -6,6 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include "base/str.h"
@@ -13,6 +16,7 @@
 
 #define VIRTIO "virtio:"
 #define SCSI   "scsi:"
+#define SHARED "virtiofs:"
 
 enum { SERIAL_MAX = 20, LUN_MAX = 16383, DISKS_KNOWN = 16 }; /* of virtio-blk and virtio-scsi */
 
@@ -24,9 +28,42 @@ int disk_check(const char *name, struct error **ret_error)
     if (str_starts(name, VIRTIO) && name[strlen(VIRTIO)] &&
         strlen(name + strlen(VIRTIO)) <= SERIAL_MAX)
         return 0;
+    if (disk_is_shared(name) && name[strlen(SHARED)])
+        return 0;
     return error_set(ret_error, ERROR_INVALID, 0,
-                     "disk '%s' is neither 'virtio:SERIAL' nor 'scsi:LUN'", name);
+                     "disk '%s' is neither 'virtio:SERIAL', 'scsi:LUN' nor 'virtiofs:TAG'", name);
 }
+
+/* ---- directories of the host ----------------------------------------------------------------
+ *
+ * A container mounts them for itself. They are mounted here, too, to be able to tell the kernel to
+ * forget what it knows of those that no container has any more: until it does the host has to keep
+ * them. */
+
+bool disk_is_shared(const char *name)
+{
+    return str_starts(name, SHARED);
+}
+
+static char *shared_find(const char *tag)
+{
+    static bool mounted;
+    if (!mounted) {
+        mkdir(SHARED_DIR, 0700);
+        mounted = mount(tag, SHARED_DIR, "virtiofs", MS_NODEV | MS_NOSUID, NULL) == 0;
+    }
+    return mounted ? str_printf(SHARED "%s", tag) : NULL;
+}
+
+/* A remount drops all names that nobody uses, and with them the files behind. */
+static bool shared_free(void)
+{
+    if (mount(NULL, SHARED_DIR, NULL, MS_REMOUNT | MS_NODEV | MS_NOSUID, NULL) < 0)
+        say(LOG_WARNING, "remount of '%s': %s", SHARED_DIR, strerror(errno));
+    return true;
+}
+
+/* ---- looking -------------------------------------------------------------------------------- */
 
 /* The first entry of a directory that `matches`; its name is owned. */
 static char *entry_find(const char *dir, bool (*matches)(const char *entry, const char *wanted),
@@ -131,6 +168,8 @@ static char *disk_known(const char *name)
 char *disk_find(const char *name)
 {
     CLEANUP_FREE char *block = NULL;
+    if (disk_is_shared(name))
+        return shared_find(name + strlen(SHARED));
     char *found = disk_known(name);
     if (found)
         return found;
@@ -165,6 +204,8 @@ void disk_rescan(void)
 
 bool disk_free(const char *device)
 {
+    if (disk_is_shared(device))
+        return shared_free();
     CLEANUP_FD int fd = open(device, O_RDONLY | O_EXCL | O_CLOEXEC);
     return fd >= 0 || errno != EBUSY;
 }

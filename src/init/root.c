@@ -14,6 +14,7 @@
 
 #include "base/buf.h"
 #include "base/str.h"
+#include "init/disk.h"
 #include "init/identity.h"
 #include "init/util.h"
 
@@ -141,7 +142,12 @@ static int layer_prepare(struct error **ret_error)
 static int top_mount(const struct root *root, struct error **ret_error)
 {
     CLEANUP_FREE char *top = str_printf(LAYER_DIR "/%s", root->layer_top);
-    if (mount(root->layer_device, LAYER_DIR, "ext4", MS_NODEV | MS_NOATIME, NULL) < 0)
+    const char *source = root->layer_device, *type = "ext4";
+    if (disk_is_shared(source)) {
+        source = strchr(source, ':') + 1;
+        type = "virtiofs";
+    }
+    if (mount(source, LAYER_DIR, type, MS_NODEV | MS_NOATIME, NULL) < 0)
         return error_set(ret_error, ERROR_IO, errno, "mount of the writable layer's disk '%s'",
                          root->layer_device);
     if (mount(top, ROOT_DIR, NULL, MS_BIND, NULL) < 0)
@@ -152,7 +158,7 @@ static int top_mount(const struct root *root, struct error **ret_error)
 
 static int layers_mount(const struct root *root, struct error **ret_error)
 {
-    if (!root->image_device)
+    if (str_empty(root->image_device))
         return top_mount(root, ret_error);
     if (mount(root->image_device, IMAGE_DIR, "erofs", MS_RDONLY | MS_NODEV, NULL) < 0)
         return error_set(ret_error, ERROR_IO, errno, "mount of the image's disk '%s'",

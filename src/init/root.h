@@ -9,8 +9,8 @@
 #include "base/error.h"
 
 struct root {
-    const char *image_device; /* erofs; NULL: the layer is the whole root */
-    const char *layer_device; /* ext4 */
+    const char *image_device; /* erofs; NULL or "": the layer is the whole root */
+    const char *layer_device; /* ext4, or as disk_find() says of what is shared */
     const char *layer_top;    /* then, the directory in it that is the root */
     const char *hostname;     /* for /etc/hostname */
     const char *const *hosts, *const *resolv;

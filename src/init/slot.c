@@ -12,7 +12,6 @@
 #include "base/str.h"
 #include "init/cgroup.h"
 #include "init/events.h"
-#include "init/janitor.h"
 #include "init/process.h"
 #include "init/util.h"
 
@@ -26,7 +25,6 @@ struct slot {
     struct slot *next;
     pid_t pid;
     int pidfd;
-    int mounts; /* as a container's */
     int group;
     char *name; /* of its cgroup */
     struct ends ends;
@@ -51,7 +49,6 @@ static void slot_remove(struct slot *s)
         cgroup_remove(s->name);
     ends_close(&s->ends);
     fd_closep(&s->pidfd);
-    fd_closep(&s->mounts);
     fd_closep(&s->group);
     if (s->request)
         munmap(s->request, REQUEST_SIZE);
@@ -120,7 +117,6 @@ static int slot_spawn(struct slot *s, struct error **ret_error)
     }
     if (s->pid < 0)
         return error_set(ret_error, ERROR_IO, errno, "a process cannot be made");
-    s->mounts = spawn_mounts(s->pid);
     for (int i = 0; i < END_COUNT; i++)
         fd_closep(&s->ends.theirs[i]);
     return 0;
@@ -133,7 +129,6 @@ static bool slot_make(void)
 
     *s = (struct slot){.next = slots,
                        .pidfd = -1,
-                       .mounts = -1,
                        .group = -1,
                        .name = str_printf("slot-%u", ++slots_made),
                        .ends = {{-1, -1, -1, -1}, {-1, -1, -1, -1}}};
@@ -148,7 +143,6 @@ static bool slot_make(void)
 void slots_fill(void)
 {
     int count = 0;
-    janitor_open();
     for (const struct slot *s = slots; s; s = s->next)
         count++;
     while (count < SLOTS && slot_make())
@@ -178,10 +172,10 @@ static bool request_write(struct launch_request *r, const struct container *c)
 
     wire_put(&setup, WIRE_POD_SETUP, 0, 0, &message);
     if (sizeof(*r) + c->payload_size + setup.len > REQUEST_SIZE ||
-        strlen(c->image_device) >= sizeof(r->image_device) ||
+        strlen(str_or(c->image_device, "")) >= sizeof(r->image_device) ||
         strlen(c->layer_device) >= sizeof(r->layer_device))
         return false;
-    strcpy(r->image_device, c->image_device);
+    strcpy(r->image_device, str_or(c->image_device, ""));
     strcpy(r->layer_device, c->layer_device);
     r->start_size = c->payload_size;
     r->setup_size = (uint32_t)setup.len - WIRE_HEADER_SIZE;
@@ -196,13 +190,12 @@ bool slot_start(struct container *c, const struct launch *launch)
     if (!s)
         return false;
     slot_listen(s);
-    if (!s->ready || !process_room(NULL) || !request_write(s->request, c) ||
-        send(s->ends.ours[END_STATUS], "", 1, MSG_NOSIGNAL) != 1)
+    if (!s->ready || !request_write(s->request, c) ||
+        send(s->ends.ours[END_STATUS], "", 1, MSG_NOSIGNAL) != 1 ||
+        process_adopt(launch, c->stream, c->start.seq, s->pid, &s->ends, NULL) < 0)
         return false;
-    process_adopt(launch, c->stream, c->start.seq, s->pid, &s->ends, NULL);
     c->group = fd_take(&s->group);
     c->pidfd = fd_take(&s->pidfd);
-    c->mounts = fd_take(&s->mounts);
     c->group_name = s->name;
     s->name = NULL;
     if (c->start.memory_max_bytes || c->start.pids_max)

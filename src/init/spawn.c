@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -75,13 +74,6 @@ pid_t spawn_first(int group, int *ret_pidfd)
                  ret_pidfd);
 }
 
-int spawn_mounts(pid_t pid)
-{
-    char path[32];
-    snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
-    return open(path, O_RDONLY | O_CLOEXEC);
-}
-
 /* A child in the pid namespace of a container must be born there. */
 pid_t spawn_joining(int group, int pidfd)
 {
@@ -97,24 +89,4 @@ pid_t spawn_joining(int group, int pidfd)
         setns(own_pid_namespace, CLONE_NEWPID);
     errno = why;
     return pid;
-}
-
-int spawn_sibling(int group, pid_t *ret_born, void (*run)(void *arg), void *arg)
-{
-    struct clone_args args = {.flags = CLONE_INTO_CGROUP | CLONE_VM | CLONE_VFORK | CLONE_PARENT |
-                                       CLONE_PARENT_SETTID,
-                              .cgroup = (uint64_t)group,
-                              .parent_tid = (uint64_t)(uintptr_t)ret_born};
-    long result = SYS_clone3;
-
-    /* Not by syscall(2), which would return twice on one stack. */
-    __asm__ volatile("syscall"
-                     : "+a"(result)
-                     : "D"(&args), "S"(sizeof(args))
-                     : "rcx", "r11", "memory");
-    if (result == 0)
-        run(arg);
-    if (result < 0)
-        errno = (int)-result;
-    return result < 0 ? -1 : 0;
 }

@@ -62,6 +62,7 @@ enum wire_process_flag {
     WIRE_TTY = 1,
     WIRE_STDIN_OPEN = 2, /* else its stdin is empty */
     WIRE_READ_ONLY = 4,  /* the root; CTR_START and RUN only */
+    WIRE_SHARED = 8,     /* RUN: image and layer are directories of the host */
 };
 
 enum wire_framing {
