@@ -328,9 +328,10 @@ int boot_check(const struct exec_config *config, struct error **ret_error)
         {"QEMU", config->qemu, X_OK},
         {"kernel", config->kernel, R_OK},
         {"initramfs", config->initrd, R_OK},
+        {"virtiofsd", storage_shares(config) ? config->virtiofsd : NULL, X_OK},
     };
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-        if (access(files[i].path, files[i].mode) < 0)
+        if (files[i].path && access(files[i].path, files[i].mode) < 0)
             return error_set(ret_error, ERROR_UNAVAILABLE, errno, "%s '%s' cannot be used",
                              files[i].what, files[i].path);
     return str_empty(config->qemu_user) ? 0 : boot_check_user(config, ret_error);

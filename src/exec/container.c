@@ -40,7 +40,7 @@ static uint64_t log_max_bytes(const struct exec *exec, const struct pod *pod)
 /* A keeper may write to no device but what it is given open. -1: it opens the layer itself. */
 static int layer_open(const struct task *task, struct error **ret_error)
 {
-    if (!storage_attaches(task->exec))
+    if (!storage_attaches(task->exec) || storage_shares(&task->exec->config))
         return -1;
     int fd = open(task->root.layer_path, O_RDWR | O_CLOEXEC);
     if (fd < 0)
@@ -73,7 +73,7 @@ static void run_send(struct task *task, struct link *link, const struct containe
         .cwd = process->cwd,
         .user = process->user,
         .groups = (const char *const *)process->groups,
-        .flags = process_flags(process),
+        .flags = process_flags(process) | (storage_shares(&exec->config) ? WIRE_SHARED : 0),
         .log_max_bytes = log_max_bytes(exec, pod),
     };
     task->ask = link_ask(link, WIRE_RUN, &message, fd, task_answered, task);

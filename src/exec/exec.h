@@ -46,6 +46,7 @@ struct exec_config {
     uint32_t registry_deadline_ms;      /* time without progress */
     const char *storage;                /* the storage driver, and … */
     const char *const *storage_options; /* … its options */
+    const char *virtiofsd;              /* the program, for the driver overlay */
 
     bool templates;                 /* whether VMs are cloned at all */
     const char *template_dir;       /* absolute; made if it is missing */

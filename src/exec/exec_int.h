@@ -209,6 +209,8 @@ void adopt_link_closed(struct link *link);
 
 /* Whether the storage driver must be asked before a VM gets a layer, and after it had it. */
 bool storage_attaches(const struct exec *exec);
+/* Whether VMs are served directories. */
+bool storage_shares(const struct exec_config *config);
 /* For asks and jobs: `arg` is the task, and what the VM had of its object is free now. Detaches
  * that, then reports. */
 void storage_released(const struct error *error, uint64_t value, void *arg);

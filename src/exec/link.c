@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "exec/exec_int.h"
 
-enum { KEEPER_BACKLOG = 4 };
+enum { KEEPER_ARGUMENTS_MAX = 8, KEEPER_BACKLOG = 4 };
 
 struct ask {
     struct ask *prev, *next;
@@ -300,7 +300,15 @@ int link_spawn(struct link *link, struct error **ret_error)
     CLEANUP_FREE char *cwd = path_full(exec, path);
     CLEANUP_FREE char *pods = path_full(exec, "pods");
     const char *templates = link->makes_template ? exec->config.template_dir : NULL;
-    const char *const argv[] = {exec->config.keeper, link->vm, pods, templates, NULL};
+    const char *argv[KEEPER_ARGUMENTS_MAX + 1] = {exec->config.keeper, link->vm};
+    size_t argc = 2;
+    if (storage_shares(&exec->config)) {
+        argv[argc++] = "--share";
+        argv[argc++] = exec->config.virtiofsd;
+        argv[argc++] = exec->config.root;
+    }
+    argv[argc++] = pods;
+    argv[argc++] = templates;
     const int fds[] = {-1, out, out, listener};
     struct child_spec spec = {.path = exec->config.keeper,
                               .argv = argv,

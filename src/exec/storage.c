@@ -1,5 +1,6 @@
 /* Storage drivers whose layers must be attached: made ready for a VM before it gets them, and let
- * go of when it has them no more. What is Created is not attached.
+ * go of when it has them no more. What is Created is not attached. And the one whose layers are not
+ * disks of a VM, but directories that are served to it.
  */
 #include <stdlib.h>
 
@@ -8,6 +9,11 @@
 bool storage_attaches(const struct exec *exec)
 {
     return !str_eq(exec->config.storage, "block");
+}
+
+bool storage_shares(const struct exec_config *config)
+{
+    return str_eq(config->storage, "overlay");
 }
 
 void job_root_clear(struct job_root *root)

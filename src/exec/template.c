@@ -630,6 +630,12 @@ void exec_templates_begin(struct exec *exec)
     struct templates *ts = exec->templates;
     if (!exec->config.templates || ts->begun || ts->unusable)
         return;
+    if (storage_shares(&exec->config)) {
+        ts->unusable = xstrdup("with the storage driver 'overlay' all virtual machines boot cold: "
+                               "what serves a guest its files cannot be put into a template");
+        log_info("there are no templates: %s", ts->unusable);
+        return;
+    }
     if (template_directory_take(ts) < 0)
         return;
     ts->begun = true;

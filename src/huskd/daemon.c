@@ -238,6 +238,7 @@ static struct spec_limits spec_limits(const struct settings *s)
         .memory_default_mb = s->memory_default >> 20,
         .vcpu_max = (uint32_t)(s->cpu_max ? s->cpu_max : cpus),
         .storage_default_mb = s->layer_size >> 20,
+        .unsized_storage = str_eq(s->storage, "overlay") ? s->storage : NULL,
     };
 }
 
@@ -286,6 +287,7 @@ static void exec_make(struct daemon *d)
         .job_deadline_ms = s->job_deadline,
         .storage = s->storage,
         .storage_options = (const char *const *)d->storage_options,
+        .virtiofsd = s->virtiofsd,
         .templates = str_eq(s->templates, "on"),
         .template_dir = d->places.templates,
         .template_sizes = d->template_sizes,

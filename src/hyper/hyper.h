@@ -27,6 +27,8 @@ enum {
     HYPER_CPUS_MAX = 255,
 };
 
+#define HYPER_SHARE_TAG "husk"
+
 struct hyper_disk {
     const char *path; /* for messages; the hypervisor gets the descriptor */
     int fd;           /* open for reading, or for both; the driver makes its own copy. -1: an empty
@@ -66,6 +68,8 @@ struct hyper_spec {
     const char *initrd;
     const char *append; /* added to the driver's own words of the kernel's command line */
     const char *user;   /* "": as we are */
+    int share_fd; /* HYPER_COLD: a socket to who serves files to the guest by vhost-user, which sees
+                   * them as HYPER_SHARE_TAG and all of the VM's memory; -1: none. The same */
     const struct hyper_disk *disks; /* the guest sees disk number i with the serial "d<i>" */
     unsigned disk_count;
 };

@@ -176,6 +176,8 @@ static int fds_open(const struct hyper_spec *spec, int theirs[QEMU_FD_MAX], int 
     for (unsigned i = 0; i < spec->disk_count; i++)
         if (spec->disks[i].fd >= 0)
             theirs[QEMU_FD_DISK + i] = fcntl(spec->disks[i].fd, F_DUPFD_CLOEXEC, 0);
+    if (spec->share_fd >= 0)
+        theirs[QEMU_FD_SHARE] = fcntl(spec->share_fd, F_DUPFD_CLOEXEC, 0);
     if (spec->origin != HYPER_COLD)
         theirs[QEMU_FD_MEMORY] = fcntl(spec->memory_fd, F_DUPFD_CLOEXEC, 0);
     if (spec->origin == HYPER_CLONE)
@@ -239,6 +241,9 @@ static int spec_check(const struct hyper_spec *spec, struct error **ret_error)
     if (spec->cpus < 1 || spec->cpus > HYPER_CPUS_MAX)
         return error_set(ret_error, ERROR_INVALID, 0, "%u virtual CPUs, not 1 to %d", spec->cpus,
                          HYPER_CPUS_MAX);
+    if (spec->origin != HYPER_COLD && spec->share_fd >= 0)
+        return error_set(ret_error, ERROR_UNSUPPORTED, 0,
+                         "a template or a clone of one cannot have files served to it");
     if (spec->origin != HYPER_COLD && spec->memory_fd < 0)
         return error_set(ret_error, ERROR_INVALID, 0, "no file for the memory came");
     return 0;

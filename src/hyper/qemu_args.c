@@ -31,6 +31,7 @@ enum when {
     EMPTY = 65536,
     VIRTIO = 131072,
     SCSI = 262144,
+    SHARE = 524288,
 };
 
 static const struct arg_row {
@@ -47,7 +48,7 @@ static const struct arg_row {
 struct values {
     const char *vm, *append, *bus, *reboot, *tsc, *read_only, *share, *child;
     uint64_t cpus, cpus_max, memory_kib, memory_max_kib, more_kib, tb_mib;
-    uint64_t monitor_fd, agent_fd, console_fd, kernel_fd, initrd_fd, memory_fd;
+    uint64_t monitor_fd, agent_fd, console_fd, kernel_fd, initrd_fd, memory_fd, share_fd;
     uint64_t disk, disk_fd, lun, slot_size;
 };
 
@@ -70,6 +71,7 @@ static const struct word {
     NUMBER(more_kib),   NUMBER(tb_mib),    NUMBER(monitor_fd), NUMBER(agent_fd),
     NUMBER(console_fd), NUMBER(kernel_fd), NUMBER(initrd_fd),  NUMBER(memory_fd),
     NUMBER(disk),       NUMBER(disk_fd),   NUMBER(slot_size),  NUMBER(lun),
+    NUMBER(share_fd),
 #undef TEXT
 #undef NUMBER
 };
@@ -140,7 +142,8 @@ static unsigned conditions_of_origin(const struct hyper_spec *spec)
 {
     bool cold = spec->origin == HYPER_COLD;
     const struct hyper_layout *l = &spec->layout;
-    return (cold ? COLD : MEMORY_FILE) | (spec->origin == HYPER_CLONE ? CLONE : BOOT) |
+    return (cold ? COLD : MEMORY_FILE) | (cold && spec->share_fd >= 0 ? SHARE : 0) |
+           (spec->origin == HYPER_CLONE ? CLONE : BOOT) |
            (!cold && l->cpus_max ? CPUS_GROW : CPUS_FIXED) |
            (!cold && l->memory_max_bytes > l->base_bytes ? MEMORY_GROWS : MEMORY_FIXED);
 }
@@ -197,6 +200,7 @@ int qemu_args_build(const struct hyper_spec *spec, unsigned tsc_khz, char ***ret
         .kernel_fd = QEMU_FD_KERNEL,
         .initrd_fd = QEMU_FD_INITRD,
         .memory_fd = QEMU_FD_MEMORY,
+        .share_fd = QEMU_FD_SHARE,
         .slot_size = QEMU_SLOT_SIZE,
     };
     char **args = NULL;

@@ -26,6 +26,7 @@ static struct hyper_spec shape(const char *machine, const char *accel, unsigned 
                                .initrd = "initramfs.cpio",
                                .append = "debug",
                                .user = "",
+                               .share_fd = -1,
                                .disks = two,
                                .disk_count = disks};
 }
@@ -93,6 +94,21 @@ static void every_shape_has_its_golden_command_line(void **state)
             }
 }
 
+static void a_vm_with_files_served_shares_its_memory(void **state)
+{
+    const char *dir = getenv("HUSK_GOLDEN");
+    static const char *const machines[] = {"q35", "microvm"};
+    if (!dir)
+        skip();
+    for (int m = 0; m < 2; m++) {
+        struct hyper_spec spec = shape(machines[m], "kvm", 0);
+        spec.share_fd = 10;
+        CLEANUP_FREE char *path = str_printf("%s/qemu-%s-kvm-share", dir, machines[m]);
+        CLEANUP_FREE char *text = text_of(&spec);
+        golden_compare(path, text);
+    }
+}
+
 static void templates_and_clones_have_theirs(void **state)
 {
     const char *dir = getenv("HUSK_GOLDEN");
@@ -137,6 +153,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_shape_has_its_golden_command_line),
+        cmocka_unit_test(a_vm_with_files_served_shares_its_memory),
         cmocka_unit_test(templates_and_clones_have_theirs),
         cmocka_unit_test(what_is_not_known_is_refused_by_name),
     };

@@ -230,7 +230,7 @@ static void container_launch(struct container *c, const struct wire_run *m)
                                    .cols = m->cols,
                                    .memory_max_bytes = m->memory_max_bytes,
                                    .pids_max = m->pids_max,
-                                   .layer_top = m->layer_top};
+                                   .layer_top = str_or(disk_top(c->layer), m->layer_top)};
     c->stream = stream_new(k, m->flags);
     c->stream->ctr = c;
     log_open_for(c, m);
@@ -250,9 +250,11 @@ static void plugged(struct keeper *k, const struct error *error, void *arg)
         container_advance(c);
 }
 
-static void layer_plug(struct container *c, const char *path)
+static void layer_plug(struct container *c, const struct wire_run *m)
 {
-    struct disk_file file = {.path = path, .fd = c->layer_fd};
+    struct disk_file file = {.path = m->layer_path,
+                             .fd = c->layer_fd,
+                             .lower = m->flags & WIRE_SHARED ? m->image_path : NULL};
     c->layer_fd = -1;
     disk_plug(c->keeper, &file, &c->layer, plugged, c);
 }
@@ -270,10 +272,10 @@ static void container_advance(struct container *c)
     request = xmemdup(c->request, c->request_size);
     frame.payload = request;
     if (wire_get(&frame, &m, NULL) == 0) {
-        if (!c->image && !str_empty(m.image_path))
-            disk_plug(k, &(struct disk_file){m.image_path, true, -1}, &c->image, plugged, c);
+        if (!c->image && !str_empty(m.image_path) && !(m.flags & WIRE_SHARED))
+            disk_plug(k, &(struct disk_file){m.image_path, true, -1, NULL}, &c->image, plugged, c);
         else if (!c->layer)
-            layer_plug(c, m.layer_path);
+            layer_plug(c, &m);
         else
             container_launch(c, &m);
     }

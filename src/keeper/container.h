@@ -106,7 +106,8 @@ int disks_boot(struct keeper *k, const char *const *disks, struct hyper_disk *re
 struct disk_file {
     const char *path;
     bool read_only;
-    int fd; /* where it is open already, taken over; -1: it is opened by its path */
+    int fd;            /* where it is open already, taken over; -1: it is opened by its path */
+    const char *lower; /* it is a directory, to be laid over this one; NULL: it is not */
 };
 
 /* The disk of a file, plugged into a slot or as a SCSI disk first if need be. *ret holds a
@@ -115,8 +116,10 @@ void disk_plug(struct keeper *k, const struct disk_file *file, struct disk **ret
                void *arg);
 /* Gives the reference back; the last one unplugs. `done` (may be NULL) comes later, or now. */
 void disk_release(struct keeper *k, struct disk *disk, disk_done *done, void *arg);
-/* "virtio:SERIAL" or "scsi:LUN", for the guest. */
+/* "virtio:SERIAL", "scsi:LUN" or "virtiofs:TAG", for the guest. */
 const char *disk_address(const struct disk *disk);
+/* Of a directory: its name below that; else NULL. */
+const char *disk_top(const struct disk *disk);
 /* Whether any is on its way out. */
 bool disks_leaving(const struct keeper *k);
 void disks_free(struct keeper *k);

@@ -8,6 +8,7 @@
 
 #include "base/str.h"
 #include "keeper/container.h"
+#include "keeper/share.h"
 
 /*  PLUGGING ──► READY ──► UNPLUGGING ──► (freed, or PLUGGING again if it is wanted meanwhile) */
 enum disk_state { DISK_PLUGGING, DISK_READY, DISK_UNPLUGGING };
@@ -18,6 +19,7 @@ enum disk_place {
                  * of instead, and its place is lost */
     PLACE_SLOT, /* of a clone: its file is let go of, and another can come */
     PLACE_SCSI,
+    PLACE_SHARE, /* directories, served by virtiofsd */
 };
 
 struct waiter {
@@ -31,7 +33,9 @@ struct disk {
     struct disk *prev, *next;
     struct keeper *keeper;
     char *path;
-    int fd; /* open already, for the plugging; -1 */
+    char *lower; /* of PLACE_SHARE: the directory below it; else NULL */
+    char *top;   /* of PLACE_SHARE: its name among what is served; else NULL */
+    int fd;      /* open already, for the plugging; -1 */
     char *address;
     bool read_only;
     enum disk_place place;
@@ -44,6 +48,11 @@ struct disk {
 const char *disk_address(const struct disk *disk)
 {
     return disk->address;
+}
+
+const char *disk_top(const struct disk *disk)
+{
+    return disk->top;
 }
 
 static struct disk *disk_find(struct keeper *k, const char *path)
@@ -79,6 +88,8 @@ static void disk_free(struct disk *d)
     DL_DELETE(d->keeper->disks, d);
     descriptor_drop(d);
     free(d->path);
+    free(d->lower);
+    free(d->top);
     free(d->address);
     free(d);
 }
@@ -255,6 +266,27 @@ static int place_take(struct disk *d, struct error **ret_error)
     return 0;
 }
 
+static void share_insert(struct disk *d)
+{
+    struct keeper *k = d->keeper;
+    CLEANUP_ERROR struct error *error = NULL;
+    d->state = DISK_PLUGGING;
+    d->place = PLACE_SHARE;
+    if (!k->hyper || k->hyper_reason)
+        error_set(&error, ERROR_STATE, 0, "the VM does not run");
+    else if (!k->share)
+        error_set(&error, ERROR_STATE, 0, "no files are served to the VM");
+    if (error) {
+        disk_plugged(error, d);
+        return;
+    }
+    d->number = share_number(k->share);
+    d->address = xstrdup("virtiofs:" HYPER_SHARE_TAG);
+    str_set(&d->top, NULL);
+    d->top = str_printf("%u", d->number);
+    share_mount(k->share, d->number, d->lower, d->path, disk_plugged, d);
+}
+
 /* Needs a new place each time it is called. */
 static void disk_insert(struct disk *d)
 {
@@ -262,6 +294,10 @@ static void disk_insert(struct disk *d)
     CLEANUP_ERROR struct error *error = NULL;
     int fd = d->fd;
 
+    if (d->lower) {
+        share_insert(d);
+        return;
+    }
     d->fd = -1;
     d->state = DISK_PLUGGING;
     if (!k->hyper || k->hyper_reason)
@@ -298,6 +334,8 @@ void disk_plug(struct keeper *k, const struct disk_file *file, struct disk **ret
     bool is_new = !d;
     if (is_new)
         d = disk_new(k, file->path, file->read_only);
+    if (is_new && file->lower)
+        d->lower = xstrdup(file->lower);
     d->refs++;
     descriptor_drop(d);
     d->fd = file->fd; /* one that is on its way out needs it when it comes back */
@@ -357,7 +395,9 @@ void disk_release(struct keeper *k, struct disk *d, disk_done *done, void *arg)
     }
     waiter_add(d, NULL, done, arg);
     d->state = DISK_UNPLUGGING;
-    if (d->place == PLACE_SCSI)
+    if (d->place == PLACE_SHARE)
+        share_unmount(k->share, d->number, disk_unplugged, d);
+    else if (d->place == PLACE_SCSI)
         k->ops->disk_del(k->hyper, d->number, disk_unplugged, d);
     else
         k->ops->disk_forget(k->hyper, d->number, disk_unplugged, d);

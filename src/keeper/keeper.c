@@ -13,6 +13,7 @@
 #include "keeper/console.h"
 #include "keeper/container.h"
 #include "keeper/exits.h"
+#include "keeper/share.h"
 #include "keeper/stream.h"
 
 uint64_t realtime_ns(void)
@@ -132,6 +133,7 @@ void keeper_free(struct keeper *k)
         client_free(client);
     }
     disks_free(k);
+    share_free(k->share);
     timers_free(k);
     watch_free(k->listener_watch);
     if (k->listener >= 0)
@@ -146,6 +148,7 @@ void keeper_free(struct keeper *k)
     free(k->placing);
     free(k->reason);
     free(k->broken);
+    free(k->unshared);
     free(k->hyper_reason);
     strv_free(k->marks);
     free(k);

@@ -103,6 +103,10 @@ struct keeper {
     /* rehearsal.c */
     struct rehearsal *rehearsal; /* NULL: none is under way */
 
+    /* share.c */
+    struct share *share; /* NULL: no files are served */
+    char *unshared;      /* they should be, and cannot: why */
+
     /* guest.c */
     struct conn *guest;
     uint32_t guest_seq;
@@ -170,6 +174,8 @@ void vm_halted(struct keeper *k);
 void vm_tell(struct keeper *k);
 /* A disk is out, or (error) will not go: perhaps the pod that leaves was waiting for it. */
 void vm_left(struct keeper *k, const struct error *error);
+/* husk-share has ended. */
+void vm_share_ended(struct keeper *k);
 /* The agent's connection has ended. */
 void vm_link_ended(struct keeper *k, const struct error *why);
 /* ERROR_STATE unless it runs and is not paused, or is a clone that wakes up. */

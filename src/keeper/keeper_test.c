@@ -426,11 +426,12 @@ static void slots_are_given_out_by_kind_and_then_scsi(void **state)
     fixture_boot(&f, WIRE_BOOT_CLONE);
     fixture_agree(&f);
     for (size_t i = 0; i < ARRAY_SIZE(writable); i++) {
-        disk_plug(f.k, &(struct disk_file){writable[i], false, -1}, &disks[i], disk_came, NULL);
+        disk_plug(f.k, &(struct disk_file){writable[i], false, -1, NULL}, &disks[i], disk_came,
+                  NULL);
         assert_string_equal(disk_address(disks[i]), places[i]);
     }
     disk_release(f.k, disks[1], NULL, NULL);
-    disk_plug(f.k, &(struct disk_file){"/dev/random", false, -1}, &again, disk_came, NULL);
+    disk_plug(f.k, &(struct disk_file){"/dev/random", false, -1, NULL}, &again, disk_came, NULL);
     assert_string_equal(disk_address(again), "scsi:131");
     fixture_done(&f);
 }

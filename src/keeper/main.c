@@ -1,10 +1,10 @@
-/* husk-keeper VM-ID DIRECTORY…: owns one VM, and writes files below the directories, too. Started
- * by huskd in the VM's directory, with a listening socket as descriptor 3; keeper.h says what it
- * does.
+/* husk-keeper VM-ID [--share VIRTIOFSD ROOT] DIRECTORY…: owns one VM, and writes files below the
+ * directories, too. Started by huskd in the VM's directory, with a listening socket as descriptor
+ * 3; keeper.h says what it does, share.h what --share is.
  *
  * What it keeps: the uid it was started with, to open disk images and logs below the daemon's root;
  * confine.h says what it gives up. It runs no program but QEMU, which gets only its own
- * descriptors, cannot gain privileges, and dies with the keeper.
+ * descriptors, cannot gain privileges, and dies with the keeper; and husk-share, before that.
  */
 #include <malloc.h>
 #include <signal.h>
@@ -19,9 +19,11 @@
 #include "base/str.h"
 #include "keeper/confine.h"
 #include "keeper/keeper.h"
+#include "keeper/share.h"
 
 enum {
     LISTENER_FD = 3,
+    SHARE_ARGUMENTS = 3,
     HEAP_KEPT = 32 << 10, /* bytes; larger blocks go back to the system when they are freed */
 };
 
@@ -54,12 +56,20 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
 
-    CLEANUP_ERROR struct error *error = NULL;
-    if (confine(argv + 2, &error) < 0)
+    CLEANUP_ERROR struct error *error = NULL, *unshared = NULL;
+    bool share = argc >= 2 + SHARE_ARGUMENTS && str_eq(argv[2], "--share");
+    struct share_child child;
+    if (share)
+        share_fork(argv[3], argv[4], &child, &unshared);
+    if (confine(argv + 2 + (share ? SHARE_ARGUMENTS : 0), &error) < 0)
         log_warning("not confined: %s", error_text(error));
 
     struct loop *loop = loop_new();
     struct keeper *keeper = keeper_new(loop, argv[1], LISTENER_FD);
+    if (unshared)
+        keeper->unshared = xstrdup(error_text(unshared));
+    else if (share)
+        share_begin(keeper, &child, argv[4]);
     loop_run(loop);
     keeper_free(keeper);
     loop_free(loop);

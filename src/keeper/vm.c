@@ -16,6 +16,7 @@
 #include "base/str.h"
 #include "keeper/console.h"
 #include "keeper/container.h"
+#include "keeper/share.h"
 
 void vm_tell(struct keeper *k)
 {
@@ -79,9 +80,12 @@ static void asks_fail(struct keeper *k, const char *why)
     rehearsal_go_on(k, error);
 }
 
+/* Not before its mounts are: the next VM may have them. */
 static void vm_gone(struct keeper *k)
 {
     CLEANUP_FREE char *ended = NULL;
+    if (!share_end(k->share))
+        return;
     k->reason = reason_gone(k);
     k->no_hello = k->state == WIRE_VM_BOOTING && !k->turned_off;
     ended = str_printf("the VM ended: %s", k->reason);
@@ -107,6 +111,20 @@ static void hyper_gone(const char *why, void *arg)
     k->hyper_reason = xstrdup(why);
     console_free(take(k->console));
     if (!k->guest)
+        vm_gone(k);
+}
+
+void vm_share_ended(struct keeper *k)
+{
+    bool vm_lives = k->hyper && !k->hyper_reason;
+    if (k->state == WIRE_VM_GONE || !k->asked)
+        return;
+    if (vm_lives && share_failure(k->share))
+        vm_break(k, share_failure(k->share));
+    else if (vm_lives && !k->quitting) { /* QEMU was first, and we hear of it next */
+        k->quitting = true;
+        timer_set(k->off, QUIT_DEADLINE_MS);
+    } else if (!vm_lives && !k->guest)
         vm_gone(k);
 }
 
@@ -227,6 +245,7 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
                                          .cpus_max = m->cpus_max},
                               .memory_fd = memory_fd,
                               .state_fd = -1,
+                              .share_fd = k->share ? share_vhost(k->share) : -1,
                               .cpus = m->cpus,
                               .memory_bytes = m->memory_bytes,
                               .program = m->qemu,
@@ -236,6 +255,9 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
                               .user = m->user,
                               .disks = disks};
     struct hyper_ends ends;
+    const char *unshared = k->share ? share_failure(k->share) : k->unshared;
+    if (unshared)
+        return error_set(ret_error, ERROR_UNAVAILABLE, 0, "%s", unshared);
     int r = state_open(m, &spec.state_fd, ret_error);
     if (r == 0)
         r = disks_boot(k, m->disks, disks, &spec.disk_count, ret_error);
@@ -246,6 +268,8 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
             close(disks[i].fd);
     if (spec.state_fd >= 0)
         close(spec.state_fd);
+    if (k->share)
+        share_connected(k->share);
     if (r < 0)
         return -1;
     mark_add(&k->marks, "qemu");

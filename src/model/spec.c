@@ -218,7 +218,7 @@ static void pod_defaults(struct pod_spec *spec, const struct spec_limits *limits
     if (!spec->memory_mb)
         spec->memory_mb =
             limits->memory_default_mb ? limits->memory_default_mb : SPEC_MEMORY_DEFAULT_MB;
-    if (!spec->storage_mb)
+    if (!spec->storage_mb && !limits->unsized_storage)
         spec->storage_mb =
             limits->storage_default_mb ? limits->storage_default_mb : SPEC_STORAGE_DEFAULT_MB;
 }

@@ -80,9 +80,20 @@ static json_t *driver_status(const struct api *api)
 #undef VERB
     };
     json_t *status = json_array();
-    bool block = str_eq(api->config.storage, "block");
-    json_array_append_new(status, json_pack("[s, s]", "Writable layers", block ? "ext4" : "thin"));
-    json_array_append_new(status, json_pack("[s, s]", "Images", block ? "erofs" : "thin"));
+    static const struct {
+        const char *driver, *layers, *images;
+    } kinds[] = {{"block", "ext4", "erofs"},
+                 {"overlay", "directories, by overlayfs and virtiofs", "directories"},
+                 {"devicemapper", "thin", "thin"}};
+    for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+        if (!str_eq(kinds[i].driver, api->config.storage))
+            continue;
+        json_array_append_new(status, json_pack("[s, s]", "Writable layers", kinds[i].layers));
+        json_array_append_new(status, json_pack("[s, s]", "Images", kinds[i].images));
+        if (str_eq(kinds[i].driver, "overlay"))
+            json_array_append_new(status,
+                                  json_pack("[s, s]", "Virtual machines", "boot cold, no clones"));
+    }
     for (size_t i = 0; i < ARRAY_SIZE(verbs); i++)
         if (api->calls[i]) {
             CLEANUP_FREE char *name = str_printf("Calls of %s", verbs[i]);
