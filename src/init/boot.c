@@ -22,6 +22,7 @@
 
 #include "base/str.h"
 #include "init/cgroup.h"
+#include "init/container.h"
 #include "init/events.h"
 #include "init/util.h"
 
@@ -140,7 +141,8 @@ void boot_loopback(void)
         say(LOG_WARNING, "interface lo cannot be brought up: %s", strerror(errno));
 }
 
-/* A process that is gone has unmounted what only it had: what is left is in no file system. */
+/* A process that is gone has unmounted what only it had: what is left is the root file system, and
+ * what is held for containers. */
 static void kill_everything(void)
 {
     uint64_t deadline = now_ms() + POWER_OFF_DEADLINE_MS;
@@ -160,6 +162,7 @@ _Noreturn void power_off(void (*halted)(void))
     bool acpi = access("/sys/firmware/acpi/tables/DSDT", F_OK) == 0;
 
     kill_everything();
+    containers_unmount();
     sync();
     if (halted)
         halted();

@@ -8,6 +8,7 @@
 #include "init/cgroup.h"
 #include "init/disk.h"
 #include "init/grow.h"
+#include "init/janitor.h"
 #include "init/layer.h"
 #include "init/process.h"
 #include "init/serve.h"
@@ -21,6 +22,7 @@ enum {
     DISK_LOOK_MS = 500,       /* without news, then the hosts are asked */
     CLEAR_DEADLINE_MS = 5000, /* for an ended container's mounts to go */
     CLEAR_LOOK_MS = 2,
+    UNMOUNT_DELAY_MS = 1, /* its end is told before that */
 };
 
 struct pod pod;
@@ -58,6 +60,7 @@ static void container_free(struct container *c)
         cgroup_remove(c->group_name);
     fd_closep(&c->group);
     fd_closep(&c->pidfd);
+    fd_closep(&c->mounts);
     wire_clear(WIRE_CTR_START, &c->start);
     free(c->payload);
     free(c->group_name);
@@ -163,9 +166,14 @@ static void container_look(struct container *c)
     }
 }
 
+static struct container *container_of_alarm(struct alarm *alarm)
+{
+    return (struct container *)((char *)alarm - offsetof(struct container, alarm));
+}
+
 static void container_alarm(struct alarm *alarm)
 {
-    struct container *c = (struct container *)((char *)alarm - offsetof(struct container, alarm));
+    struct container *c = container_of_alarm(alarm);
     disk_rescan();
     alarm_set(&c->alarm, DISK_LOOK_MS, container_alarm);
     container_look(c);
@@ -224,7 +232,7 @@ void container_start(const struct wire_frame *frame, uint32_t seq)
     c->payload_size = frame->length;
     copy.payload = c->payload;
     c->stream = frame->stream;
-    c->group = c->pidfd = -1;
+    c->group = c->pidfd = c->mounts = -1;
     if (wire_get(&copy, &c->start, &error) < 0 ||
         start_check(&c->start, frame->stream, &error) < 0) {
         serve_reply(seq, error);
@@ -281,6 +289,17 @@ void container_exec(const struct wire_frame *frame, const struct wire_exec *mess
 
 /* ---- end ------------------------------------------------------------------------------------ */
 
+static void container_unmount(struct container *c)
+{
+    if (c->mounts >= 0)
+        c->unmount = janitor_close(&c->mounts);
+}
+
+static void unmount_ring(struct alarm *alarm)
+{
+    container_unmount(container_of_alarm(alarm));
+}
+
 void container_ended(struct container *c, bool refused)
 {
     c->state = CONTAINER_ENDED;
@@ -288,19 +307,21 @@ void container_ended(struct container *c, bool refused)
     fd_closep(&c->pidfd);
     if (refused)
         container_free(c);
+    else
+        alarm_set(&c->alarm, UNMOUNT_DELAY_MS, unmount_ring);
 }
 
-/* Its namespaces are gone when the last of its processes was reaped: all that may lag is the
- * kernel letting go of the disks. */
 static bool container_clean(struct container *c)
 {
-    return !process_alive(c) && cgroup_remove(c->group_name) && disk_free(c->layer_device);
+    container_unmount(c);
+    return janitor_done(c->unmount) && !process_alive(c) && cgroup_remove(c->group_name) &&
+           disk_free(c->layer_device);
 }
 
 static void clear_look(struct alarm *alarm)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    struct container *c = (struct container *)((char *)alarm - offsetof(struct container, alarm));
+    struct container *c = container_of_alarm(alarm);
     uint32_t seq = c->clear_seq;
 
     if (container_clean(c) && !process_any(c)) {
@@ -395,6 +416,12 @@ static void pod_look(struct alarm *alarm)
     pod_clear_seq = 0;
     serve_reply(seq, error);
     slots_fill_later();
+}
+
+void containers_unmount(void)
+{
+    for (struct container *c = containers; c; c = c->next)
+        fd_closep(&c->mounts);
 }
 
 void pod_clear(uint32_t seq)

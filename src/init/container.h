@@ -3,7 +3,8 @@
  *     WAITING   for its disks; the request CTR_START is not answered yet
  *     STARTING  its first process makes its root
  *     RUNNING   its first process runs the program
- *     ENDED     that process is gone, and with it the namespaces and mounts
+ *     ENDED     that process is gone; its mounts go once the end is told, since that may take
+ * longer
  *
  * A container is known until CTR_CLEAR; a start that was refused leaves none behind.
  */
@@ -30,7 +31,9 @@ struct container {
     int group; /* its cgroup's directory */
     char *group_name;
     int pidfd;            /* of its first process */
-    struct alarm alarm;   /* WAITING: the next look for disks; ENDED: the next try */
+    int mounts;           /* its namespace of mounts, which is held until its end was told */
+    uint64_t unmount;     /* the janitor's ticket for it */
+    struct alarm alarm;   /* WAITING: the next look for disks; ENDED: unmount, or the next look */
     uint64_t deadline_ms; /* of what it waits for */
     uint32_t clear_seq;   /* of a CTR_CLEAR that is under way */
 };
@@ -47,6 +50,8 @@ void pod_copy(const struct wire_pod_setup *message);
 void pod_setup(const struct wire_pod_setup *message);
 /* Ends and clears every container; answers `seq` when that is done. */
 void pod_clear(uint32_t seq);
+/* Lets go of every container's mounts, and waits for the disks: their processes are gone. */
+void containers_unmount(void);
 /* True if there is no pod, and nothing of one. */
 bool pod_idle(void);
 

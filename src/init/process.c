@@ -442,6 +442,8 @@ static int process_spawn(struct process *p, const struct launch *launch, struct 
         return error_set(ret_error, ERROR_IO, errno, "a process cannot be made");
     p->pid = pid;
     p->oom_before = launch->first ? 0 : cgroup_oom_kills(group);
+    if (launch->first)
+        c->mounts = spawn_mounts(pid);
     return 0;
 }
 

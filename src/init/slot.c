@@ -12,6 +12,7 @@
 #include "base/str.h"
 #include "init/cgroup.h"
 #include "init/events.h"
+#include "init/janitor.h"
 #include "init/process.h"
 #include "init/util.h"
 
@@ -25,6 +26,7 @@ struct slot {
     struct slot *next;
     pid_t pid;
     int pidfd;
+    int mounts; /* as a container's */
     int group;
     char *name; /* of its cgroup */
     struct ends ends;
@@ -49,6 +51,7 @@ static void slot_remove(struct slot *s)
         cgroup_remove(s->name);
     ends_close(&s->ends);
     fd_closep(&s->pidfd);
+    fd_closep(&s->mounts);
     fd_closep(&s->group);
     if (s->request)
         munmap(s->request, REQUEST_SIZE);
@@ -117,6 +120,7 @@ static int slot_spawn(struct slot *s, struct error **ret_error)
     }
     if (s->pid < 0)
         return error_set(ret_error, ERROR_IO, errno, "a process cannot be made");
+    s->mounts = spawn_mounts(s->pid);
     for (int i = 0; i < END_COUNT; i++)
         fd_closep(&s->ends.theirs[i]);
     return 0;
@@ -129,6 +133,7 @@ static bool slot_make(void)
 
     *s = (struct slot){.next = slots,
                        .pidfd = -1,
+                       .mounts = -1,
                        .group = -1,
                        .name = str_printf("slot-%u", ++slots_made),
                        .ends = {{-1, -1, -1, -1}, {-1, -1, -1, -1}}};
@@ -143,6 +148,7 @@ static bool slot_make(void)
 void slots_fill(void)
 {
     int count = 0;
+    janitor_open();
     for (const struct slot *s = slots; s; s = s->next)
         count++;
     while (count < SLOTS && slot_make())
@@ -196,6 +202,7 @@ bool slot_start(struct container *c, const struct launch *launch)
         return false;
     c->group = fd_take(&s->group);
     c->pidfd = fd_take(&s->pidfd);
+    c->mounts = fd_take(&s->mounts);
     c->group_name = s->name;
     s->name = NULL;
     if (c->start.memory_max_bytes || c->start.pids_max)

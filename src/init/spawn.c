@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <signal.h>
+#include <stdio.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -72,6 +73,13 @@ pid_t spawn_first(int group, int *ret_pidfd)
 {
     return spawn(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD, group,
                  ret_pidfd);
+}
+
+int spawn_mounts(pid_t pid)
+{
+    char path[32];
+    snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
+    return open(path, O_RDONLY | O_CLOEXEC);
 }
 
 /* A child in the pid namespace of a container must be born there. */

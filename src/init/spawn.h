@@ -20,6 +20,8 @@ void ends_close(struct ends *e);
 
 /* As fork(2), in new namespaces of mounts, pids, IPC and hostname: the first of a container. */
 pid_t spawn_first(int group, int *ret_pidfd);
+/* Its namespace of mounts, as a descriptor. */
+int spawn_mounts(pid_t pid);
 /* As fork(2), in the pid namespace of the process of `pidfd`; -1: in the guest's own. */
 pid_t spawn_joining(int group, int pidfd);
 
