@@ -9,6 +9,7 @@
 #include "init/disk.h"
 #include "init/grow.h"
 #include "init/janitor.h"
+#include "init/joiner.h"
 #include "init/layer.h"
 #include "init/process.h"
 #include "init/serve.h"
@@ -250,9 +251,11 @@ void container_start(const struct wire_frame *frame, uint32_t seq)
 
 /* ---- exec ----------------------------------------------------------------------------------- */
 
-static int exec_start(uint32_t stream, const struct wire_exec *m, struct error **ret_error)
+static int exec_start(const struct wire_frame *frame, const struct wire_exec *m,
+                      struct error **ret_error)
 {
     struct container *c = *m->ctr ? container_find(m->ctr) : NULL;
+    uint32_t stream = frame->stream;
 
     if (*m->ctr && !c)
         return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%s' is not in this guest",
@@ -264,26 +267,17 @@ static int exec_start(uint32_t stream, const struct wire_exec *m, struct error *
     if (!m->argv || !m->argv[0])
         return error_set(ret_error, ERROR_INVALID, 0, "no command");
 
-    /* What the request does not say is as in the container. */
-    CLEANUP_STRV char **env = c ? strv_copy(c->start.env) : NULL;
-    STRV_FOREACH(s, m->env)
-        strv_push(&env, *s);
-    struct launch launch = {.container = c,
-                            .argv = m->argv,
-                            .env = (const char *const *)env,
-                            .cwd = str_or(m->cwd, c ? c->start.cwd : ""),
-                            .user = str_or(m->user, c ? c->start.user : ""),
-                            .groups = c && !*m->user ? c->start.groups : NULL,
-                            .flags = m->flags,
-                            .rows = m->rows,
-                            .cols = m->cols};
+    CLEANUP_STRV char **env = NULL;
+    struct launch launch = launch_of_exec(c, m, &env);
+    if (joiner_exec(&launch, frame, m->seq))
+        return 0;
     return process_start(&launch, stream, m->seq, ret_error);
 }
 
 void container_exec(const struct wire_frame *frame, const struct wire_exec *message)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    if (exec_start(frame->stream, message, &error) < 0)
+    if (exec_start(frame, message, &error) < 0)
         serve_reply(message->seq, error);
 }
 
@@ -303,6 +297,7 @@ static void unmount_ring(struct alarm *alarm)
 void container_ended(struct container *c, bool refused)
 {
     c->state = CONTAINER_ENDED;
+    joiner_leave(c);
     layer_let_go(c);
     fd_closep(&c->pidfd);
     if (refused)

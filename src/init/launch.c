@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <sched.h>
 #include <signal.h>
@@ -22,6 +23,7 @@
 #include "base/str.h"
 #include "init/container.h"
 #include "init/root.h"
+#include "init/spawn.h"
 #include "init/user.h"
 #include "init/util.h"
 
@@ -50,7 +52,7 @@ enum { STATUS_FD = 3, CONTAINER_FD = 4, KEPT_FDS = 5 };
 
 /* ---- telling the parent --------------------------------------------------------------------- */
 
-static void status_send(const struct launch_status *status, int fd)
+static void status_send(const struct launch_status *status, int to, int fd)
 {
     char control[CMSG_SPACE(sizeof(int))] = {0};
     struct iovec iov = {.iov_base = (void *)(uintptr_t)status, .iov_len = sizeof(*status)};
@@ -65,16 +67,21 @@ static void status_send(const struct launch_status *status, int fd)
         c->cmsg_len = CMSG_LEN(sizeof(int));
         memcpy(CMSG_DATA(c), &fd, sizeof(int));
     }
-    while (sendmsg(STATUS_FD, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
+    while (sendmsg(to, &message, MSG_NOSIGNAL) < 0 && errno == EINTR)
         ;
 }
 
-_Noreturn static void refuse(const struct error *error)
+static void refusal_send(const struct error *error, int to)
 {
     struct launch_status status = {
         .report = LAUNCH_REFUSED, .kind = error->kind, .err = error->err};
     snprintf(status.text, sizeof(status.text), "%s", error->message);
-    status_send(&status, -1);
+    status_send(&status, to, -1);
+}
+
+_Noreturn static void refuse(const struct error *error)
+{
+    refusal_send(error, STATUS_FD);
     _exit(NOT_EXECUTABLE);
 }
 
@@ -86,7 +93,7 @@ _Noreturn __attribute__((format(printf, 2, 3))) static void cannot_run(int code,
     va_start(ap, format);
     vsnprintf(status.text, sizeof(status.text), format, ap);
     va_end(ap);
-    status_send(&status, -1);
+    status_send(&status, STATUS_FD, -1);
     _exit(code);
 }
 
@@ -106,7 +113,6 @@ static void shed(void)
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
     setrlimit(RLIMIT_NOFILE, &fds);
-    setsid();
 }
 
 /* What is open here can be walked to through /proc/self/fd by any path that the image or the
@@ -174,7 +180,7 @@ static int terminal_open(const struct launch *l, struct error **ret_error)
     CLEANUP_FD int slave = open(path, O_RDWR | O_NOCTTY | O_CLOEXEC);
     if (slave < 0 || ioctl(slave, TIOCSCTTY, 0) < 0)
         return error_set(ret_error, ERROR_IO, errno, "terminal '%s'", path);
-    status_send(&status, master);
+    status_send(&status, STATUS_FD, master);
     for (int fd = 0; fd < 3; fd++)
         dup2(slave, fd);
     return l->first ? root_console(path, ret_error) : 0;
@@ -233,9 +239,7 @@ static int capabilities_set(uint64_t set)
     return (int)syscall(SYS_capset, &header, data);
 }
 
-/* The bounding set first: dropping from it is itself a privilege. Another user than root loses
- * all of them with setresuid(2). */
-static int privileges_drop(const struct user *user, struct error **ret_error)
+static int bounds_drop(struct error **ret_error)
 {
     for (int cap = 0; cap < CAPABILITIES_MAX; cap++) {
         if (capabilities >> cap & 1 || prctl(PR_CAPBSET_DROP, cap) == 0)
@@ -244,9 +248,16 @@ static int privileges_drop(const struct user *user, struct error **ret_error)
             break; /* the kernel knows no more */
         return error_set(ret_error, ERROR_IO, errno, "capability %d cannot be dropped", cap);
     }
-    if (setgroups(user->group_count, user->groups) < 0 ||
-        setresgid(user->gid, user->gid, user->gid) < 0 ||
-        setresuid(user->uid, user->uid, user->uid) < 0)
+    return 0;
+}
+
+/* The bounding set is dropped before: that is itself a privilege. Another user than root loses all
+ * capabilities with setresuid(2). There are no threads for the C library to tell. */
+static int privileges_drop(const struct user *user, struct error **ret_error)
+{
+    if (syscall(SYS_setgroups, user->group_count, user->groups) < 0 ||
+        syscall(SYS_setresgid, user->gid, user->gid, user->gid) < 0 ||
+        syscall(SYS_setresuid, user->uid, user->uid, user->uid) < 0)
         return error_set(ret_error, ERROR_IO, errno, "change to user %u, group %u", user->uid,
                          user->gid);
     if (capabilities_set(user->uid ? 0 : capabilities) < 0)
@@ -316,9 +327,16 @@ _Noreturn static void program_run(const struct launch *l, char *const *env)
         exec_failed(name, name);
         cannot_run(NOT_FOUND, "cannot run '%s': no such file", name);
     }
-    CLEANUP_STRV char **dirs = str_split(env_get(env, "PATH"), ':');
-    STRV_FOREACH(dir, dirs) {
-        CLEANUP_FREE char *path = str_printf("%s/%s", **dir ? *dir : ".", name);
+    const char *dir = env_get(env, "PATH");
+    for (size_t size; dir; dir = dir[size] ? dir + size + 1 : NULL) {
+        char path[PATH_MAX];
+        size = strcspn(dir, ":");
+        if (snprintf(path, sizeof(path), "%.*s/%s", size ? (int)size : 1, size ? dir : ".", name) >=
+            PATH_MAX)
+            continue;
+        /* execve(2) makes half a process before it looks for the file. */
+        if (access(path, F_OK) < 0 && (errno == ENOENT || errno == ENOTDIR))
+            continue;
         execve(path, argv, env);
         /* As execvp(3): one that may not be executed does not hide another. */
         if (errno == EACCES)
@@ -348,6 +366,23 @@ struct launch launch_of(struct container *c)
                            .cols = s->cols};
 }
 
+struct launch launch_of_exec(struct container *c, const struct wire_exec *m, char ***ret_env)
+{
+    char **env = c ? strv_copy(c->start.env) : NULL;
+    STRV_FOREACH(s, m->env)
+        strv_push(&env, *s);
+    *ret_env = env;
+    return (struct launch){.container = c,
+                           .argv = m->argv,
+                           .env = (const char *const *)env,
+                           .cwd = str_or(m->cwd, c ? c->start.cwd : ""),
+                           .user = str_or(m->user, c ? c->start.user : ""),
+                           .groups = c && !*m->user ? c->start.groups : NULL,
+                           .flags = m->flags,
+                           .rows = m->rows,
+                           .cols = m->cols};
+}
+
 static int namespaces_make(struct error **ret_error)
 {
     /* After the process is in its cgroup, so that this is the root that it sees. */
@@ -356,21 +391,30 @@ static int namespaces_make(struct error **ret_error)
     return root_prepare(ret_error);
 }
 
-_Noreturn static void launch_run(const struct launch *l, const struct launch_fds *fds)
+/* What a process makes on its way, and leaves to a joiner whose memory it had. */
+struct leavings {
+    struct user user;
+    char **env;
+    bool bounded; /* the joiner has dropped the bounding set already */
+};
+
+_Noreturn static void launch_run(const struct launch *l, const struct launch_fds *fds,
+                                 struct leavings *made)
 {
     struct error *error = NULL;
-    struct user user = {0};
+    struct user *user = &made->user;
 
     if (root_make(l, &error) < 0 || stdio_open(l, fds, &error) < 0 ||
-        user_find(l, &user, &error) < 0 || directory_make(l, &error) < 0)
+        user_find(l, user, &error) < 0 || directory_make(l, &error) < 0)
         refuse(error);
-    stdio_own(&user);
-    if (privileges_drop(&user, &error) < 0)
+    stdio_own(user);
+    if ((!made->bounded && bounds_drop(&error) < 0) || privileges_drop(user, &error) < 0)
         refuse(error);
     if (chdir(str_or(l->cwd, "/")) < 0)
         cannot_run(NOT_EXECUTABLE, "cannot run '%s': working directory '%s': %s", l->argv[0],
                    l->cwd, strerror(errno));
-    program_run(l, env_build(l, &user));
+    made->env = env_build(l, user);
+    program_run(l, made->env);
 }
 
 _Noreturn void launch_child(const struct launch *l, const struct launch_fds *fds)
@@ -379,9 +423,10 @@ _Noreturn void launch_child(const struct launch *l, const struct launch_fds *fds
 
     descriptors_close(l->container ? l->container->pidfd : -1, fds);
     shed();
+    setsid();
     if ((l->first ? namespaces_make(&error) : namespaces_join(l, &error)) < 0)
         refuse(error);
-    launch_run(l, fds);
+    launch_run(l, fds, &(struct leavings){0});
 }
 
 _Noreturn static void launch_request(const struct launch_request *r)
@@ -401,7 +446,7 @@ _Noreturn static void launch_request(const struct launch_request *r)
     struct launch l = launch_of(&c);
     /* Its ends are 0 to 2 already. */
     struct launch_fds fds = {{l.flags & WIRE_STDIN_OPEN ? 0 : -1, 1, 2}, STATUS_FD};
-    launch_run(&l, &fds);
+    launch_run(&l, &fds, &(struct leavings){0});
 }
 
 _Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_request *request)
@@ -412,10 +457,103 @@ _Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_req
 
     descriptors_close(-1, fds);
     shed();
+    setsid();
     if (namespaces_make(&error) < 0)
         refuse(error);
-    status_send(&status, -1);
+    status_send(&status, STATUS_FD, -1);
     if (recv(STATUS_FD, &go, sizeof(go), 0) != sizeof(go))
         _exit(0);
     launch_request(request);
+}
+
+/* ---- joiners -------------------------------------------------------------------------------- */
+
+/* Of a joiner, whose children have 0 to 3 as all others. */
+enum { SOCKET_FD = 4, GROUP_FD = 5, JOINER_FDS = 6, EXECS_MAX = 256 };
+
+struct joined {
+    struct launch launch;
+    struct leavings made;
+    char **env; /* of `launch` */
+};
+
+static int joiner_join(const struct container *c, int socket, struct error **ret_error)
+{
+    int kept[] = {fcntl(socket, F_DUPFD_CLOEXEC, JOINER_FDS),
+                  fcntl(c->group, F_DUPFD_CLOEXEC, JOINER_FDS)};
+
+    shed();
+    if (setns(c->pidfd,
+              CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) < 0)
+        return error_set(ret_error, ERROR_STATE, errno, "container '%s' cannot be joined",
+                         c->start.ctr);
+    if (dup3(kept[0], SOCKET_FD, O_CLOEXEC) < 0 || dup3(kept[1], GROUP_FD, O_CLOEXEC) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "descriptors");
+    syscall(SYS_close_range, JOINER_FDS, ~0U, 0);
+    syscall(SYS_close_range, 0, STATUS_FD, 0);
+    return bounds_drop(ret_error);
+}
+
+/* The ends that come with a message take the lowest free numbers, in their order: 0 to 3. */
+static bool joiner_wait(void)
+{
+    char control[CMSG_SPACE((STATUS_FD + 1) * sizeof(int))], go;
+    struct iovec iov = {.iov_base = &go, .iov_len = sizeof(go)};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof(control)};
+
+    return recvmsg(SOCKET_FD, &message, 0) == sizeof(go) &&
+           fcntl(STATUS_FD, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+/* In the new process, whose memory is the joiner's. */
+static void joined_run(void *arg)
+{
+    struct joined *joined = arg;
+    struct launch_fds fds = {{0, 1, 2}, STATUS_FD};
+
+    syscall(SYS_close_range, SOCKET_FD, ~0U, 0);
+    setsid();
+    launch_run(&joined->launch, &fds, &joined->made);
+}
+
+static void joiner_serve(struct container *c, struct join_request *request)
+{
+    struct wire_frame frame = {
+        .type = WIRE_EXEC, .payload = request->bytes, .length = request->size};
+    CLEANUP_ERROR struct error *error = NULL;
+    struct joined joined = {.made.bounded = true};
+    struct wire_exec message;
+
+    if (wire_get(&frame, &message, &error) == 0) {
+        joined.launch = launch_of_exec(c, &message, &joined.env);
+        if (spawn_sibling(GROUP_FD, &request->born, joined_run, &joined) < 0)
+            error_set(&error, ERROR_IO, errno, "a process cannot be made");
+        wire_clear(WIRE_EXEC, &message);
+    }
+    if (error)
+        refusal_send(error, STATUS_FD);
+    strv_free(joined.env);
+    strv_free(joined.made.env);
+    user_done(&joined.made.user);
+    syscall(SYS_close_range, 0, STATUS_FD, 0);
+}
+
+_Noreturn void launch_joiner(struct container *c, int socket, struct join_request *request)
+{
+    struct launch_status ready = {.report = LAUNCH_READY};
+    CLEANUP_ERROR struct error *error = NULL;
+
+    if (joiner_join(c, socket, &error) < 0)
+        refusal_send(error, SOCKET_FD);
+    /* A process that failed may have left something in this memory: it goes with the joiner. */
+    for (int execs = 0; !error && execs < EXECS_MAX; execs++) {
+        status_send(&ready, SOCKET_FD, -1);
+        if (!joiner_wait())
+            break;
+        joiner_serve(c, request);
+    }
+    _exit(0);
 }

@@ -9,6 +9,7 @@
 #include <sys/types.h>
 
 #include "base/error.h"
+#include "proto/wire.h"
 
 /* What a process is made of. The strings stay the caller's, who waits for the clone only. */
 struct launch {
@@ -25,7 +26,7 @@ struct launch {
 
 enum launch_report {
     LAUNCH_NOTHING = 0,
-    LAUNCH_READY,      /* a slot waits for its request */
+    LAUNCH_READY,      /* a slot or joiner waits for its request */
     LAUNCH_TERMINAL,   /* the terminal's descriptor comes with it */
     LAUNCH_REFUSED,    /* the request is at fault, or the guest */
     LAUNCH_CANNOT_RUN, /* the command is: it ends with `code` */
@@ -60,5 +61,19 @@ struct launch_request {
 _Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_request *request);
 /* How the first process of a container is launched. */
 struct launch launch_of(struct container *c);
+/* How an exec is; NULL is the guest. What the request does not say is as in the container. `env`
+ * becomes the caller's, and must live as long. */
+struct launch launch_of_exec(struct container *c, const struct wire_exec *m, char ***ret_env);
+
+/* What a joiner is told, in memory that it shares with husk-init. */
+struct join_request {
+    pid_t born; /* what it has made; there before that first runs */
+    uint32_t size;
+    uint8_t bytes[]; /* the payload of EXEC */
+};
+
+/* Joins a container, and starts an exec in it for each message on the socket. With the message come
+ * the child's ends, status last; the request is there then. */
+_Noreturn void launch_joiner(struct container *c, int socket, struct join_request *request);
 
 #endif

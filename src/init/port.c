@@ -23,6 +23,7 @@ enum {
     PORT_READ_SIZE = 32 << 10,  /* the driver gives a page at a time */
     PORT_READ_TURN = 256,       /* reads before output has its turn */
     PORT_IN_KEEP = 512 << 10,   /* a larger buffer is freed when empty */
+    PORT_OUT_KEEP = 4 << 10,    /* same */
     PORT_QUEUE_MAX = 1 << 20,   /* of messages: then the keeper's are not read either */
     PORT_SPLICE_MIN = 16 << 10, /* less is copied: it costs fewer system calls */
     PORT_DEADLINE_MS = 10000,   /* for it to appear at boot */
@@ -198,7 +199,7 @@ void port_flush(void)
         else
             port.writable = n < 0 && errno == EINTR;
     }
-    if (!port.out.len)
+    if (!port.out.len && port.out.cap > PORT_OUT_KEEP)
         buf_release(&port.out);
 }
 
@@ -235,10 +236,14 @@ void port_send_data(unsigned type, uint32_t stream, const void *data, size_t siz
     buf_append(out, data, size);
 }
 
-/* Reads into the queue, behind room for the header. */
-static ssize_t port_copy_pipe(unsigned type, uint32_t stream, int fd, size_t max)
+/* Reads into the queue, behind room for the header. An empty pipe is read too, to see its end. */
+static ssize_t port_copy_pipe(unsigned type, uint32_t stream, int fd, size_t ready, size_t max)
 {
-    size_t size = max < PORT_SPLICE_MIN ? max : PORT_SPLICE_MIN;
+    size_t size = ready ? ready : 1;
+    if (size > PORT_SPLICE_MIN)
+        size = PORT_SPLICE_MIN;
+    if (size > max)
+        size = max;
     uint8_t *at = buf_reserve(&port.out, WIRE_HEADER_SIZE + size);
     ssize_t n = read(fd, at + WIRE_HEADER_SIZE, size);
 
@@ -255,7 +260,7 @@ ssize_t port_send_pipe(unsigned type, uint32_t stream, int fd, size_t max)
     int ready = 0;
 
     if (ioctl(fd, FIONREAD, &ready) < 0 || ready < PORT_SPLICE_MIN || max < PORT_SPLICE_MIN)
-        return port_copy_pipe(type, stream, fd, max);
+        return port_copy_pipe(type, stream, fd, ready > 0 ? (size_t)ready : 0, max);
     size_t size = (size_t)ready < max ? (size_t)ready : max;
     if (size > WIRE_DATA_MAX)
         size = WIRE_DATA_MAX;

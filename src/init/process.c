@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,6 +17,7 @@
 #include "base/str.h"
 #include "init/cgroup.h"
 #include "init/container.h"
+#include "init/joiner.h"
 #include "init/port.h"
 #include "init/serve.h"
 #include "init/slot.h"
@@ -30,6 +32,8 @@ enum {
 };
 
 static struct process *processes;
+/* The one that was freed last. It is of a size that the allocator maps and unmaps each time. */
+static struct process *spare;
 
 /* ---- the table ------------------------------------------------------------------------------ */
 
@@ -69,12 +73,16 @@ static void process_free(struct process *p)
     source_close(&p->status);
     source_close(&p->input);
     buf_release(&p->pending);
-    free(p);
+    if (spare)
+        free(p);
+    else
+        spare = p;
 }
 
 static struct process *process_new(const struct launch *launch, uint32_t stream, uint32_t seq)
 {
-    struct process *p = xcalloc(1, sizeof(*p));
+    struct process *p = spare ? take(spare) : xmalloc(sizeof(*p));
+    *p = (struct process){0};
     p->stream = stream;
     p->seq = seq;
     p->container = launch->container;
@@ -117,6 +125,8 @@ static bool process_finish(struct process *p)
         process_exited(p);
     if (p->answer_late)
         serve_reply(p->seq, NULL);
+    if (!p->first && p->container && p->container->state == CONTAINER_RUNNING)
+        joiner_want(p->container);
     process_free(p);
     return true;
 }
@@ -386,15 +396,38 @@ static bool status_receive(struct process *p, bool *ret_end)
     return true;
 }
 
+static void process_refused(const struct process *p)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    error_set(&error, p->told.kind, 0, "%s", p->told.text);
+    error->err = p->told.err;
+    serve_reply(p->seq, error);
+}
+
+/* Its joiner has done its part, or never will. */
+static void process_parted(struct process *p)
+{
+    if (p->joiner)
+        p->pid = joiner_born(p->joiner);
+    p->joiner = NULL;
+}
+
 /* The child runs the program now, or never will. A refusal is answered when the child is gone, and
  * with it what it had made. */
 static void status_ended(struct process *p)
 {
     source_close(&p->status);
+    process_parted(p);
+    if (!p->pid && p->told.report == LAUNCH_NOTHING) {
+        p->told = (struct launch_status){.report = LAUNCH_REFUSED, .kind = ERROR_IO};
+        snprintf(p->told.text, sizeof(p->told.text), "what should have made the process has ended");
+    }
     p->refused = p->told.report == LAUNCH_REFUSED;
     if (p->refused) {
         channel_end(&p->out);
         channel_end(&p->err);
+        if (!p->pid)
+            process_refused(p);
         return;
     }
     if (p->first && p->container->state == CONTAINER_STARTING)
@@ -404,20 +437,20 @@ static void status_ended(struct process *p)
         serve_reply(p->seq, NULL);
 }
 
-static void process_refused(const struct process *p)
-{
-    CLEANUP_ERROR struct error *error = NULL;
-    error_set(&error, p->told.kind, 0, "%s", p->told.text);
-    error->err = p->told.err;
-    serve_reply(p->seq, error);
-}
-
 static void status_read(struct process *p)
 {
     bool end = false;
     while (p->status.fd >= 0 && status_receive(p, &end))
         ;
     if (end)
+        status_ended(p);
+}
+
+/* Nothing more comes. */
+static void status_drain(struct process *p)
+{
+    status_read(p);
+    if (p->status.fd >= 0)
         status_ended(p);
 }
 
@@ -441,7 +474,6 @@ static int process_spawn(struct process *p, const struct launch *launch, struct 
     if (pid < 0)
         return error_set(ret_error, ERROR_IO, errno, "a process cannot be made");
     p->pid = pid;
-    p->oom_before = launch->first ? 0 : cgroup_oom_kills(group);
     if (launch->first)
         c->mounts = spawn_mounts(pid);
     return 0;
@@ -462,14 +494,15 @@ static void process_connect(struct process *p, struct ends *e, bool input)
         p->input_ended = p->input_closed = true;
 }
 
-static int process_room(struct error **ret_error)
+bool process_room(struct error **ret_error)
 {
     size_t count = 0;
     for (const struct process *p = processes; p; p = p->next)
-        if (++count == PROCESSES_MAX)
-            return error_set(ret_error, ERROR_LIMIT, 0, "a guest can have at most %d processes",
-                             PROCESSES_MAX);
-    return 0;
+        count++;
+    if (count < PROCESSES_MAX)
+        return true;
+    error_set(ret_error, ERROR_LIMIT, 0, "a guest can have at most %d processes", PROCESSES_MAX);
+    return false;
 }
 
 int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
@@ -478,7 +511,7 @@ int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
     struct ends ends;
     CLEANUP_FD int guest = -1;
 
-    if (process_room(ret_error) < 0)
+    if (!process_room(ret_error))
         return -1;
     if (!launch->container && (guest = cgroup_guest(ret_error)) < 0)
         return -1;
@@ -497,18 +530,33 @@ int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
     return failed;
 }
 
-int process_adopt(const struct launch *launch, uint32_t stream, uint32_t seq, pid_t pid,
-                  struct ends *ends, struct error **ret_error)
+void process_adopt(const struct launch *launch, uint32_t stream, uint32_t seq, pid_t pid,
+                   struct ends *ends, struct joiner *joiner)
 {
-    if (process_room(ret_error) < 0)
-        return -1;
     struct process *p = process_new(launch, stream, seq);
     p->pid = pid;
+    p->joiner = joiner;
     process_connect(p, ends, launch->flags & WIRE_STDIN_OPEN);
-    return 0;
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
+
+/* 0: there is none any more, or not yet. */
+static pid_t process_pid(const struct process *p)
+{
+    return p->joiner ? joiner_born(p->joiner) : p->pid;
+}
+
+void process_settle(const struct joiner *joiner)
+{
+    for (struct process *p = processes; p; p = p->next) {
+        if (p->joiner != joiner)
+            continue;
+        process_parted(p);
+        if (!p->pid)
+            status_drain(p);
+    }
+}
 
 void process_resize(struct process *p, uint32_t rows, uint32_t cols)
 {
@@ -521,11 +569,12 @@ int process_signal(struct process *p, int signal, bool all, struct error **ret_e
 {
     if (signal < 1 || signal >= NSIG)
         return error_set(ret_error, ERROR_INVALID, 0, "there is no signal %d", signal);
-    if (!p->pid)
-        return error_set(ret_error, ERROR_STATE, 0, "the process has ended");
+    pid_t pid = process_pid(p);
+    if (!pid)
+        return error_set(ret_error, ERROR_STATE, 0, "the process has ended, or not begun");
     if (all && p->container)
         cgroup_signal(process_group(p), signal);
-    else if (kill(all ? -p->pid : p->pid, signal) < 0)
+    else if (kill(all ? -pid : pid, signal) < 0)
         return error_set(ret_error, ERROR_IO, errno, "signal %d cannot be sent", signal);
     return 0;
 }
@@ -540,18 +589,15 @@ static void channel_bound(struct channel *c)
 static void process_ended(struct process *p, int wait_status)
 {
     /* What it told is there now, and so is what it wrote. */
-    status_read(p);
-    if (p->status.fd >= 0)
-        status_ended(p);
+    status_drain(p);
     p->pid = 0;
     channel_bound(&p->out);
     channel_bound(&p->err);
     p->wait_status = wait_status;
     source_close(&p->input);
-    if (p->container)
-        p->oom = cgroup_oom_kills(process_group(p)) > p->oom_before;
     if (p->first) {
         struct container *c = p->container;
+        p->oom = cgroup_oom_kills(process_group(p)) > 0;
         if (p->refused)
             p->container = NULL;
         container_ended(c, p->refused);
@@ -566,11 +612,13 @@ void process_reap(void)
     pid_t pid;
     while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
         struct process *p = processes;
-        while (p && p->pid != pid)
+        while (p && process_pid(p) != pid)
             p = p->next;
-        if (p)
+        if (p) {
             process_ended(p, status);
-        else
+        } else {
             slot_ended(pid);
+            joiner_ended(pid);
+        }
     }
 }

@@ -19,6 +19,7 @@
 
 struct container;
 struct process;
+struct joiner;
 
 struct channel {
     struct source source; /* the pipe or terminal that is read */
@@ -35,6 +36,7 @@ struct process {
     uint32_t stream;
     uint32_t seq;                /* of the request; answered when it runs */
     pid_t pid;                   /* 0: reaped */
+    struct joiner *joiner;       /* that makes it; pid is that of the joiner until it is born */
     struct container *container; /* NULL: the guest itself */
     bool first;                  /* of its container: PID 1 there */
     struct channel out, err;
@@ -43,7 +45,6 @@ struct process {
     struct buf pending;   /* input that the process has not taken yet */
     uint32_t window;      /* input that the keeper may still send */
     uint32_t owed;        /* input that was taken and is not granted again yet */
-    uint64_t oom_before;  /* processes of the container killed for memory until it began */
     bool tty, refused, discard, oom;
     bool answer_late;          /* after the end: it could not be run, and has a code for that */
     bool input_ended;          /* nothing more comes */
@@ -56,10 +57,14 @@ struct process {
 /* Starts a process as `launch` says; the request `seq` is answered when it runs, or is refused. */
 int process_start(const struct launch *launch, uint32_t stream, uint32_t seq,
                   struct error **ret_error);
-/* The same for a process that runs already, and waits to be told what to become: takes the ends
- * that it needs. */
-int process_adopt(const struct launch *launch, uint32_t stream, uint32_t seq, pid_t pid,
-                  struct ends *ends, struct error **ret_error);
+/* The same for a process that was told what to become, or (with `joiner`) that a joiner was told to
+ * make: takes the ends that it needs. There must be room. */
+void process_adopt(const struct launch *launch, uint32_t stream, uint32_t seq, pid_t pid,
+                   struct ends *ends, struct joiner *joiner);
+/* What a joiner was told to make is there now, or never will be. */
+void process_settle(const struct joiner *joiner);
+/* False if there are as many as there may be. */
+bool process_room(struct error **ret_error);
 struct process *process_find(uint32_t stream);
 /* True while the container has processes that the keeper has not seen the end of. */
 bool process_any(const struct container *container);

@@ -196,10 +196,10 @@ bool slot_start(struct container *c, const struct launch *launch)
     if (!s)
         return false;
     slot_listen(s);
-    if (!s->ready || !request_write(s->request, c) ||
-        send(s->ends.ours[END_STATUS], "", 1, MSG_NOSIGNAL) != 1 ||
-        process_adopt(launch, c->stream, c->start.seq, s->pid, &s->ends, NULL) < 0)
+    if (!s->ready || !process_room(NULL) || !request_write(s->request, c) ||
+        send(s->ends.ours[END_STATUS], "", 1, MSG_NOSIGNAL) != 1)
         return false;
+    process_adopt(launch, c->stream, c->start.seq, s->pid, &s->ends, NULL);
     c->group = fd_take(&s->group);
     c->pidfd = fd_take(&s->pidfd);
     c->mounts = fd_take(&s->mounts);

@@ -98,3 +98,23 @@ pid_t spawn_joining(int group, int pidfd)
     errno = why;
     return pid;
 }
+
+int spawn_sibling(int group, pid_t *ret_born, void (*run)(void *arg), void *arg)
+{
+    struct clone_args args = {.flags = CLONE_INTO_CGROUP | CLONE_VM | CLONE_VFORK | CLONE_PARENT |
+                                       CLONE_PARENT_SETTID,
+                              .cgroup = (uint64_t)group,
+                              .parent_tid = (uint64_t)(uintptr_t)ret_born};
+    long result = SYS_clone3;
+
+    /* Not by syscall(2), which would return twice on one stack. */
+    __asm__ volatile("syscall"
+                     : "+a"(result)
+                     : "D"(&args), "S"(sizeof(args))
+                     : "rcx", "r11", "memory");
+    if (result == 0)
+        run(arg);
+    if (result < 0)
+        errno = (int)-result;
+    return result < 0 ? -1 : 0;
+}

@@ -25,4 +25,10 @@ int spawn_mounts(pid_t pid);
 /* As fork(2), in the pid namespace of the process of `pidfd`; -1: in the guest's own. */
 pid_t spawn_joining(int group, int pidfd);
 
+/* As vfork(2), for a process that then does nothing but end: the child runs `run`, which does not
+ * return, in the caller's memory while the caller waits until it executes or ends. It is a sibling
+ * of the caller, in the cgroup of the descriptor and in the pid namespace that setns(2) chose for
+ * children. `*ret_born` becomes its pid, as the caller sees it, before it first runs. */
+int spawn_sibling(int group, pid_t *ret_born, void (*run)(void *arg), void *arg);
+
 #endif

@@ -56,14 +56,16 @@ char *file_read_at(int dir, const char *path, size_t max)
     CLEANUP_FD int fd = openat(dir, path, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOCTTY);
     if (fd < 0)
         return NULL;
+    /* Most files are short: what they need is small, and small is cheap to allocate. */
+    char piece[FILE_PIECE];
     while (text.len < max) {
-        size_t want = max - text.len < FILE_PIECE ? max - text.len : FILE_PIECE;
-        ssize_t n = read(fd, buf_reserve(&text, want), want);
+        size_t want = max - text.len < sizeof(piece) ? max - text.len : sizeof(piece);
+        ssize_t n = read(fd, piece, want);
         if (n < 0)
             return NULL;
         if (n == 0)
             break;
-        text.len += (size_t)n;
+        buf_append(&text, piece, (size_t)n);
     }
     return buf_take_str(&text);
 }
