@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -25,7 +26,8 @@
 
 enum { CAPABILITIES_MAX = 64 };
 
-/* ---- files: landlock(7) --------------------------------------------------------------------- */
+/* ---- the world: landlock(7) ---------------------------------------------------------------------
+ */
 
 /* Rights that younger kernels know. Headers are of the machine that built this. */
 #define RIGHT_REFER    (1ULL << 13) /* from the second version of the interface */
@@ -42,17 +44,31 @@ static const char *const devices[] = {
     "/dev/null", "/dev/zero", "/dev/full", "/dev/kvm", "/dev/net/tun", "/dev/vhost-net",
 };
 
-/* What this kernel can forbid. */
-static uint64_t rights_known(void)
+#define RIGHTS_OF_NET (1ULL << 0 | 1ULL << 1) /* from the fourth: to bind and to connect by TCP */
+#define SCOPES        (1ULL << 0 | 1ULL << 1) /* from the sixth: abstract sockets, signals */
+
+struct ruleset {
+    uint64_t files, net, scopes;
+};
+
+/* What this kernel can forbid. All QEMUs may have one user: no one of them shall signal another. */
+static struct ruleset rights_known(size_t *ret_size)
 {
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
-    uint64_t rights = RIGHTS_OF_FILES | RIGHTS_OF_DIRECTORIES;
+    struct ruleset rights = {.files = version > 0 ? RIGHTS_OF_FILES | RIGHTS_OF_DIRECTORIES : 0};
 
     if (version >= 2)
-        rights |= RIGHT_REFER;
+        rights.files |= RIGHT_REFER;
     if (version >= 3)
-        rights |= RIGHT_TRUNCATE;
-    return version > 0 ? rights : 0;
+        rights.files |= RIGHT_TRUNCATE;
+    if (version >= 4)
+        rights.net = RIGHTS_OF_NET;
+    if (version >= 6)
+        rights.scopes = SCOPES;
+    *ret_size = version >= 6   ? sizeof(rights)
+                : version >= 4 ? offsetof(struct ruleset, scopes)
+                               : offsetof(struct ruleset, net);
+    return rights;
 }
 
 static int rule_add(int ruleset, const char *path, uint64_t rights, struct error **ret_error)
@@ -85,16 +101,17 @@ static int rules_add(int ruleset, uint64_t rights, char *const *directories,
     return 0;
 }
 
-static int files_seal(char *const *directories, struct error **ret_error)
+static int world_seal(char *const *directories, struct error **ret_error)
 {
-    struct landlock_ruleset_attr attr = {.handled_access_fs = rights_known()};
+    size_t size;
+    const struct ruleset rights = rights_known(&size);
 
-    if (!attr.handled_access_fs)
+    if (!rights.files)
         return error_set(ret_error, ERROR_UNSUPPORTED, errno, "the kernel has no Landlock");
-    int ruleset = (int)syscall(SYS_landlock_create_ruleset, &attr, sizeof(attr), 0);
+    int ruleset = (int)syscall(SYS_landlock_create_ruleset, &rights, size, 0);
     if (ruleset < 0)
         return error_set(ret_error, ERROR_IO, errno, "make a ruleset");
-    int rc = rules_add(ruleset, attr.handled_access_fs, directories, ret_error);
+    int rc = rules_add(ruleset, rights.files, directories, ret_error);
     if (rc == 0 && syscall(SYS_landlock_restrict_self, ruleset, 0) < 0)
         rc = error_set(ret_error, ERROR_IO, errno, "restrict the process");
     close(ruleset);
@@ -151,7 +168,7 @@ int confine(char *const *directories, struct error **ret_error)
 
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
         return error_set(ret_error, ERROR_IO, errno, "give up new privileges");
-    files_seal(directories, &error);
+    world_seal(directories, &error);
     if (geteuid() == 0)
         capabilities_drop(error ? &later : &error);
     return error ? error_move(ret_error, &error) : 0;

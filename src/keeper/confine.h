@@ -10,6 +10,8 @@
  *   - nothing is written, made or removed in a file system but below the working directory, which
  * is the VM's, and below `directories` (up to a NULL; those that are not there are left out). What
  * is open already, and the devices that QEMU needs, can be written to;
+ *   - from Linux 6.7 on nothing is bound or connected by TCP, and from 6.12 on no process but those
+ * that come of this one is sent a signal, or reached by an abstract socket;
  *   - under root: of all capabilities only CONFINE_KEPT of confine.c are left.
  *
  * Fails where the kernel has no Landlock, or refuses what root may do; then the rest is given up

@@ -1,13 +1,18 @@
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/landlock.h>
+#include <netinet/in.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -62,8 +67,20 @@ static void require(bool good, const char *what)
     _exit(1);
 }
 
+/* 0, or the errno of a connection to this host. */
+static int tcp_connect(void)
+{
+    struct sockaddr_in to = {
+        .sin_family = AF_INET, .sin_port = htons(1), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    int err = connect(fd, (struct sockaddr *)&to, sizeof(to)) < 0 ? errno : 0;
+    close(fd);
+    return err;
+}
+
 static void confined(void)
 {
+    long interface = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     CLEANUP_ERROR struct error *error = NULL;
     char missing[] = "/nonexistent/directory";
     char *const directories[] = {given, missing, NULL};
@@ -79,6 +96,10 @@ static void confined(void)
     require(rename("file", "../other/file") < 0, "nothing is moved elsewhere");
     require(open("/dev/null", O_RDWR | O_CLOEXEC) >= 0, "the devices of all can be used");
     require(opened < 0 || write(opened, "x", 1) == 1, "what is open stays open");
+    if (interface >= 4)
+        require(tcp_connect() == EACCES, "nothing is connected to");
+    if (interface >= 6)
+        require(kill(getppid(), 0) < 0 && errno == EPERM, "others are sent no signal");
     require(prctl(PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1, "no new privileges");
     require(prctl(PR_CAPBSET_READ, 21) == 0 || geteuid() != 0, "CAP_SYS_ADMIN is dropped");
     require(prctl(PR_CAPBSET_READ, 7) == 1, "CAP_SETUID is kept");
