@@ -1,5 +1,5 @@
-/* An image into a registry: the blobs that are not there, then the manifest. What is pushed is
- * what is in the store, byte by byte: all digests stay.
+/* An image into a registry: the blobs that are not there, several at a time, then the manifest.
+ * What is pushed is what is in the store, byte by byte: all digests stay.
  */
 #ifndef HUSK_IMAGE_PUSH_H
 #define HUSK_IMAGE_PUSH_H
@@ -9,7 +9,11 @@
 #include "base/error.h"
 #include "image/registry.h"
 
-enum { PUSH_TRIES = 3 /* of one blob */ };
+enum {
+    PUSH_PARALLEL = 4,     /* blobs that are sent at a time */
+    PUSH_TRIES = 3,        /* of one blob */
+    PUSH_BACKOFF_MS = 500, /* before the second try; doubled each time */
+};
 
 struct image_push {
     const char *root;
@@ -19,6 +23,8 @@ struct image_push {
     struct registry_settings settings;
     const struct credentials *credentials; /* those of the request; if none, the daemon's own */
     void *arg;
+    /* Negative: the work is called off. */
+    int (*check)(void *arg, struct error **ret_error);
     int (*progress)(void *arg, const char *id, const char *status, uint64_t done, uint64_t total,
                     struct error **ret_error);
 };

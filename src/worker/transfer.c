@@ -173,6 +173,7 @@ static int job_push(struct peer *peer, const void *request, struct error **ret_e
         .settings = settings_of(job->certs, job->insecure, job->stall_ms),
         .credentials = &credentials,
         .arg = &work,
+        .check = work_check,
         .progress = work_progress,
     };
     int result = image_push(&push, ret_error);

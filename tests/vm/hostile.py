@@ -7,6 +7,8 @@ header, bytes that were sent. What it serves otherwise is an image of one layer.
   good            nothing wrong; `cut` hangs up after a third of the layer, `slow` sends it slowly
   bearer          wants a token, which is spent with the manifest, and the next one with the config;
                   its image has five layers
+  push            takes no blob at the first try, and none before two are on their way at a time;
+                  `refuse` takes none at all
   digest, size    the layer's bytes are others; are fewer than its descriptor says
   endless         the layer never ends
   range           sends from another byte than it was asked for
@@ -28,6 +30,7 @@ header, bytes that were sent. What it serves otherwise is an image of one layer.
   diff            a config whose diff_id is another layer's
   traverse        a layer with a name that leads out
 """
+import contextlib
 import gzip
 import hashlib
 import io
@@ -119,6 +122,8 @@ MANIFESTS = {
 }
 SPENT = {sha(MANIFESTS["bearer"]), json.loads(MANIFESTS["bearer"])["config"]["digest"]}
 cut = set()  # of blobs that were cut off once
+tried = set()  # digests of blobs that were sent
+pair = threading.Barrier(2, timeout=20)
 tokens = [0]  # how many were given out for `bearer`: only the last one is good
 
 
@@ -145,6 +150,27 @@ class Handler(BaseHTTPRequestHandler):
             self.serve()
         except OSError:
             self.close_connection = True
+
+    def do_HEAD(self):
+        self.answer(404)
+
+    def do_POST(self):
+        self.answer(202, Location=f"{self.path.split('?')[0]}1")
+
+    def do_PUT(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        name, _, digest = self.path.partition("?digest=")
+        if "/manifests/" in name:
+            self.answer(201)
+        elif digest != sha(body):
+            self.answer(400)
+        elif "/refuse/" in name or digest not in tried:
+            tried.add(digest)
+            self.answer(503)
+        else:
+            with contextlib.suppress(threading.BrokenBarrierError):
+                pair.wait()
+            self.answer(500 if pair.broken else 201)
 
     def serve(self):
         parts = self.path.split("?")[0].split("/")
