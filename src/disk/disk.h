@@ -136,6 +136,9 @@ char *disk_image_file(const struct disk *disk, const char *id);
 
 void disk_root_done(struct disk_root *root);
 
+/* Bytes that a file, or a tree, takes on the disk: holes take none. Links are not followed. */
+int disk_usage(const char *path, uint64_t *ret_bytes, struct error **ret_error);
+
 /* Removes a file or a tree below root, however deep it is; `path` is absolute or relative to root.
  * Links are never followed, not even on the way. What is not there is fine; what is not below root
  * is ERROR_INVALID. */

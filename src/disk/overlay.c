@@ -36,8 +36,6 @@ enum {
     FILE_MODE = 0600,
     NAME_SIZE = 16, /* of a directory in overlay/ */
     NAME_TRIES = 8,
-    SECTOR = 512,          /* stat's unit */
-    USAGE_DEPTH_MAX = 300, /* each level takes a descriptor */
 };
 
 static int overlay_check(const char *const *options, struct error **ret_error)
@@ -254,46 +252,13 @@ static int overlay_layer_spares(const struct disk *disk, uint64_t size_bytes, ui
     return 0;
 }
 
-/* Of what is in the directory, which is closed here. What lies very deep is not seen. A file of
- * several names is counted by its share for each. */
-static uint64_t usage_of(int fd, int depth)
-{
-    DIR *dir = fdopendir(fd);
-    uint64_t bytes = 0;
-
-    if (!dir) {
-        close(fd);
-        return 0;
-    }
-    for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
-        struct stat st;
-        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-            fstatat(dirfd(dir), entry->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-            continue;
-        bool is_dir = S_ISDIR(st.st_mode);
-        bytes += (uint64_t)st.st_blocks * SECTOR / (is_dir || !st.st_nlink ? 1 : st.st_nlink);
-        int below =
-            is_dir && depth < USAGE_DEPTH_MAX
-                ? openat(dirfd(dir), entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
-                : -1;
-        if (below >= 0)
-            bytes += usage_of(below, depth + 1);
-    }
-    closedir(dir);
-    return bytes;
-}
-
 static int overlay_layer_usage(const struct disk *disk, const char *path, uint64_t *ret_bytes,
                                struct error **ret_error)
 {
     CLEANUP_FREE char *full = path_full(disk->root, path);
     CLEANUP_FREE char *upper = str_printf("%s/upper", full);
-    int fd = open(upper, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 
-    if (fd < 0)
-        return error_set(ret_error, ERROR_IO, errno, "look at '%s'", full);
-    *ret_bytes = usage_of(fd, 0);
-    return 0;
+    return disk_usage(upper, ret_bytes, ret_error);
 }
 
 /* What a VM gets is where they are: it is mounted where only that VM's files are served. */

@@ -180,6 +180,8 @@ struct load_ops {
     void (*done)(const struct error *error, void *arg);
     /* Of exec_check(): something is not right. NULL where it cannot come. */
     void (*problem)(const struct wire_job_problem *problem, void *arg);
+    /* Of exec_disk_usage(): what something takes. NULL where it cannot come. */
+    void (*size)(const struct wire_job_size *size, void *arg);
 };
 struct job;
 /* Loads the archive that comes out of fd (taken over). */
@@ -202,6 +204,10 @@ struct exec_commit {
  * begun. */
 struct job *exec_commit(struct exec *exec, const struct exec_commit *what,
                         const struct load_ops *ops, void *arg, struct error **ret_error);
+/* What takes how much of the disk: ops->size tells of the layer of each container, by its id, and,
+ * without `only`, of all that wire.def has for JOB_SIZE. */
+struct job *exec_disk_usage(struct exec *exec, const struct container *only,
+                            const struct load_ops *ops, void *arg);
 /* Looks whether images are still what they were; items and repair as image/verify.h has them. */
 struct job *exec_check(struct exec *exec, const char *const *items, bool repair,
                        const struct load_ops *ops, void *arg);

@@ -257,6 +257,9 @@ struct job *pool_save(struct pool *pool, int fd, const char *const *items, bool 
                       const struct load_ops *ops, void *arg);
 struct job *pool_check(struct pool *pool, const char *const *items, bool repair,
                        const struct load_ops *ops, void *arg);
+/* layers as JOB_USAGE has them. */
+struct job *pool_usage(struct pool *pool, const char *const *layers, bool all,
+                       const struct load_ops *ops, void *arg);
 struct job *pool_load(struct pool *pool, int fd, const struct load_ops *ops, void *arg);
 /* `commit` is taken over. */
 struct job *pool_commit(struct pool *pool, struct commit *commit, const struct load_ops *ops,

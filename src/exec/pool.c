@@ -257,13 +257,14 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         struct wire_job_placing placing;
         struct wire_job_hold hold;
         struct wire_job_problem problem;
+        struct wire_job_size size;
     } message = {{0}};
     if (fd >= 0)
         close(fd);
     if (!job || (frame->type != WIRE_REPLY && frame->type != WIRE_JOB_PROGRESS &&
                  frame->type != WIRE_JOB_IMAGE && frame->type != WIRE_JOB_ROOT &&
                  frame->type != WIRE_JOB_PLACING && frame->type != WIRE_JOB_HOLD &&
-                 frame->type != WIRE_JOB_PROBLEM))
+                 frame->type != WIRE_JOB_PROBLEM && frame->type != WIRE_JOB_SIZE))
         return;
     if (wire_get(frame, &message, &error) < 0) {
         log_error("worker: %s", error_text(error));
@@ -281,6 +282,8 @@ static void worker_frame(struct conn *conn, const struct wire_frame *frame, int 
         str_set(&job->ret_root->layer_top, message.root.layer_top);
     } else if (frame->type == WIRE_JOB_PROBLEM && job->ops && job->ops->problem) {
         job->ops->problem(&message.problem, job->arg);
+    } else if (frame->type == WIRE_JOB_SIZE && job->ops && job->ops->size) {
+        job->ops->size(&message.size, job->arg);
     } else if (frame->type == WIRE_JOB_HOLD && job->commit) {
         commit_hold(job->commit, message.hold.on);
     } else if (frame->type == WIRE_JOB_PLACING) {
@@ -545,6 +548,17 @@ struct job *pool_check(struct pool *pool, const char *const *items, bool repair,
     struct job *job = job_new(WIRE_JOB_CHECK);
     job->paths = strv_copy(items);
     job->all = repair;
+    job->ops = ops;
+    job->arg = arg;
+    return pool_add(pool, job);
+}
+
+struct job *pool_usage(struct pool *pool, const char *const *layers, bool all,
+                       const struct load_ops *ops, void *arg)
+{
+    struct job *job = job_new(WIRE_JOB_USAGE);
+    job->paths = strv_copy(layers);
+    job->all = all;
     job->ops = ops;
     job->arg = arg;
     return pool_add(pool, job);

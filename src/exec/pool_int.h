@@ -15,7 +15,8 @@ struct job {
     uint64_t size_bytes;
     char **paths;    /* REMOVE, DETACH; TEMPLATE_…: the inputs */
     bool background; /* nobody waits for it */
-    bool all;    /* SWEEP: what interrupted pulls have left, too; SAVE: for docker; CHECK: repair */
+    bool all;    /* SWEEP: what interrupted pulls have left, too; SAVE: for docker; CHECK: repair;
+                    USAGE */
     bool shared; /* REMOVE: other images may have some of the files */
     struct exec_transfer transfer;
     struct commit *commit;

@@ -157,6 +157,18 @@ static int send_check(struct worker *w, struct job *job, struct error **ret_erro
     return 0;
 }
 
+static int send_usage(struct worker *w, struct job *job, struct error **ret_error)
+{
+    const struct exec_config *config = &w->pool->exec->config;
+    struct wire_job_usage message = {.seq = 1,
+                                     .root = config->root,
+                                     .layers = (const char *const *)job->paths,
+                                     .all = job->all,
+                                     .templates = config->template_dir};
+    conn_send(w->conn, WIRE_JOB_USAGE, 0, &message);
+    return 0;
+}
+
 static int send_commit(struct worker *w, struct job *job, struct error **ret_error)
 {
     commit_send(w->conn, &w->pool->exec->config, job->commit);
@@ -179,6 +191,7 @@ int job_send(struct worker *w, struct job *job, struct error **ret_error)
         {WIRE_JOB_SAVE, send_save},
         {WIRE_JOB_COMMIT, send_commit},
         {WIRE_JOB_CHECK, send_check},
+        {WIRE_JOB_USAGE, send_usage},
         {WIRE_JOB_LAYER, send_layer},
         {WIRE_JOB_ATTACH, send_attach},
         {WIRE_JOB_DETACH, send_detach},

@@ -69,6 +69,20 @@ struct job *exec_check(struct exec *exec, const char *const *items, bool repair,
     return pool_check(exec->pool, items, repair, ops, arg);
 }
 
+struct job *exec_disk_usage(struct exec *exec, const struct container *only,
+                            const struct load_ops *ops, void *arg)
+{
+    CLEANUP_STRV char **layers = NULL;
+    WORLD_FOREACH(struct container, ctr, exec->world, NOUN_CTR) {
+        const struct pod *pod = world_pod(exec->world, ctr->pod);
+        if (!pod || (only && ctr != only))
+            continue;
+        strv_push(&layers, ctr->id);
+        strv_push_take(&layers, path_of_layer(exec, pod, ctr));
+    }
+    return pool_usage(exec->pool, (const char *const *)layers, !only, ops, arg);
+}
+
 struct job *exec_save(struct exec *exec, int fd, const char *const *items, bool docker,
                       const struct load_ops *ops, void *arg)
 {

@@ -5,7 +5,7 @@
 #include "base/str.h"
 #include "husk/cli.h"
 
-enum info_format { INFO_TEXT, INFO_NUMBER, INFO_SIZE, INFO_PAIRS, INFO_OBJECT };
+enum info_format { INFO_TEXT, INFO_NUMBER, INFO_SIZE, INFO_PAIRS, INFO_OBJECT, INFO_SIZES };
 
 /* hyperctl's lines first, in its words and order; then ours. Fields that are missing are left
  * out. */
@@ -35,6 +35,7 @@ static const struct {
     {"RootDir", "Root Dir", INFO_TEXT, true},
     {"Socket", "Socket", INFO_TEXT, true},
     {"MemPrivate", "Private Memory", INFO_SIZE, true},
+    {"DiskUse", "Disk Use", INFO_SIZES, true},
     {"Settings", "Settings", INFO_OBJECT, true},
 };
 
@@ -79,16 +80,32 @@ static void print_object(const char *title, const json_t *value)
     }
 }
 
+static void print_sizes(const char *title, const json_t *value)
+{
+    const char *name;
+    json_t *member;
+    printf("%s:\n", title);
+    json_object_foreach((json_t *)(uintptr_t)value, name, member) {
+        char text[32];
+        size_format(text, sizeof(text), json_number_value(member));
+        printf("  %s: %s\n", name, text);
+    }
+}
+
 static void (*const INFO_PRINT[])(const char *title, const json_t *value) = {
     [INFO_TEXT] = print_text,   [INFO_NUMBER] = print_text,   [INFO_SIZE] = print_size,
-    [INFO_PAIRS] = print_pairs, [INFO_OBJECT] = print_object,
+    [INFO_PAIRS] = print_pairs, [INFO_OBJECT] = print_object, [INFO_SIZES] = print_sizes,
 };
 
 int cmd_info(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     CLEANUP_JSON json_t *info = NULL;
+    CLEANUP_JSON json_t *usage = NULL;
     if (daemon_json(cli, "GET", "/info", NULL, &info, ret_error) < 0)
         return -1;
+    /* Whoever looks here because something is wrong is told the rest. */
+    if (!cli->hyper && daemon_json(cli, "GET", "/usage", NULL, &usage, NULL) == 0)
+        json_object_set(info, "DiskUse", json_object_get(usage, "disk"));
     if (str_eq(args_text(args, "output"), "json")) {
         CLEANUP_FREE char *text = json_dumps(info, JSON_INDENT(2));
         puts(text);

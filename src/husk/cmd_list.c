@@ -121,6 +121,53 @@ static int items_get(struct cli *cli, const struct args *args, const char *item,
     return 0;
 }
 
+/* ---- sizes ---------------------------------------------------------------------------------- */
+
+/* Puts SizeRw and SizeRootFs into containers, or the sums of their containers into pods. */
+static void sizes_put(json_t *item, const json_t *usage, const char *key)
+{
+    const json_t *containers = json_object_get(usage, "containers");
+    json_int_t written = 0, all = 0;
+    bool any = false;
+    for (size_t i = 0; i < json_array_size(containers); i++) {
+        const json_t *ctr = json_array_get(containers, i);
+        if (!str_eq(json_text(ctr, key), json_text(item, "id")))
+            continue;
+        any = true;
+        written += json_integer_value(json_object_get(ctr, "SizeRw"));
+        all += json_integer_value(json_object_get(ctr, "SizeRootFs"));
+    }
+    if (!any) /* it has gone, or its layer is not made yet */
+        return;
+    json_object_set_new(item, "SizeRw", json_integer(written));
+    json_object_set_new(item, "SizeRootFs", json_integer(all));
+}
+
+static int sizes_get(struct cli *cli, const char *item, json_t *items, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *usage = NULL;
+    const char *key = strcmp(item, "pod") == 0 ? "pod" : "id";
+    if (strcmp(item, "pod") != 0 && strcmp(item, "container") != 0)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "the size of each %s is not known: -s is for pods and containers", item);
+    if (daemon_json(cli, "GET", "/usage", NULL, &usage, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; i < json_array_size(items); i++)
+        sizes_put(json_array_get(items, i), usage, key);
+    return 0;
+}
+
+/* "1.11 MB (virtual 5.62 MB)", as docker has it. */
+static char *size_cell(const json_t *item)
+{
+    char written[32], all[32];
+    if (!json_object_get(item, "SizeRw"))
+        return xstrdup("");
+    size_format(written, sizeof(written), json_number_value(json_object_get(item, "SizeRw")));
+    size_format(all, sizeof(all), json_number_value(json_object_get(item, "SizeRootFs")));
+    return str_printf("%s (virtual %s)", written, all);
+}
+
 /* ---- printing ------------------------------------------------------------------------------- */
 
 static void json_print(const json_t *json)
@@ -134,16 +181,22 @@ static bool wants_json(const struct args *args)
     return str_eq(args_text(args, "output"), "json");
 }
 
-static void items_print_table(const struct kind *kind, const json_t *items)
+static void items_print_table(const struct kind *kind, const json_t *items, bool sizes)
 {
     CLEANUP_TABLE struct table table = {0};
-    while (table.columns < COLUMNS_MAX && kind->titles[table.columns])
-        table.columns++;
-    table_row(&table, kind->titles);
+    const char *titles[COLUMNS_MAX] = {0};
+    size_t fields = 0;
+    for (; fields < COLUMNS_MAX - 1 && kind->titles[fields]; fields++)
+        titles[fields] = kind->titles[fields];
+    titles[fields] = "Size";
+    table.columns = fields + sizes;
+    table_row(&table, titles);
     for (size_t i = 0; i < json_array_size(items); i++) {
         const char *cells[COLUMNS_MAX];
-        for (size_t c = 0; c < table.columns; c++)
+        CLEANUP_FREE char *size = size_cell(json_array_get(items, i));
+        for (size_t c = 0; c < fields; c++)
             cells[c] = json_text(json_array_get(items, i), kind->fields[c]);
+        cells[fields] = size;
         table_row(&table, cells);
     }
     table_print(&table, stdout);
@@ -324,18 +377,40 @@ int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error)
     if (!kind)
         return error_set(ret_error, ERROR_INVALID, 0,
                          "there is no list of '%s', but of pod, container, vm and image", item);
-    if (items_get(cli, args, kind->item, &items, ret_error) < 0)
+    bool sizes = args_has(args, "size");
+    if (items_get(cli, args, kind->item, &items, ret_error) < 0 ||
+        (sizes && sizes_get(cli, kind->item, items, ret_error) < 0))
         return -1;
     if (wants_json(args))
         json_print(items);
     else if (args_has(args, "quiet"))
         ids_print(items, kind->id);
     else
-        items_print_table(kind, items);
+        items_print_table(kind, items, sizes);
     return 0;
 }
 
 /* ---- inspect -------------------------------------------------------------------------------- */
+
+/* Into a container, or those of a pod. */
+static int inspect_sizes(struct cli *cli, json_t *object, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *usage = NULL;
+    json_t *containers = json_object_get(object, "containers");
+    bool pod = str_eq(json_text(object, "kind"), "pod");
+    bool container = str_eq(json_text(object, "kind"), "container");
+    CLEANUP_FREE char *target =
+        http_target("/usage", "container", container ? json_text(object, "id") : NULL, NULL);
+    if (!pod && !container)
+        return 0;
+    if (daemon_json(cli, "GET", target, NULL, &usage, ret_error) < 0)
+        return -1;
+    if (container)
+        sizes_put(object, usage, "id");
+    for (size_t i = 0; pod && i < json_array_size(containers); i++)
+        sizes_put(json_array_get(containers, i), usage, "id");
+    return 0;
+}
 
 /* Prints an array of what was found, as one JSON text, and reports what was not. */
 int cmd_inspect(struct cli *cli, const struct args *args, struct error **ret_error)
@@ -348,7 +423,8 @@ int cmd_inspect(struct cli *cli, const struct args *args, struct error **ret_err
         json_t *object = NULL;
         if (daemon_json(cli, "GET", target, NULL, &object, &error) == 0) {
             json_array_append_new(found, object);
-            continue;
+            if (!args_has(args, "size") || inspect_sizes(cli, object, &error) == 0)
+                continue;
         }
         note_print(cli, "%s", error_text(error));
         status = EXIT_HUSK_FAILED;

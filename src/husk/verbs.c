@@ -126,9 +126,12 @@ static const struct more {
      "husk list  all pods\n"
      "husk list container -p web  the containers of a pod\n"
      "husk list -q --filter status=failed  ids of the pods that failed\n"
+     "husk list container -s  what they take of the disk\n"
      "husk list vm -o json  VMs, for programs\n"},
     {VERB_INSPECT, 1, WORDS_ANY, false, cmd_inspect,
-     "Prints a JSON array with one object for each name.", "husk inspect web  all about a pod\n"},
+     "Prints a JSON array with one object for each name.",
+     "husk inspect web  all about a pod\n"
+     "husk inspect -s web  and what its containers take of the disk\n"},
     {VERB_EVENTS, 0, 0, false, cmd_events,
      "Prints what happened to pods, containers, VMs and images, a line each.",
      "husk events -f --filter name=web  watch a pod\n"
@@ -142,8 +145,10 @@ static const struct more {
      "husk stats  all pods, every second\n"
      "husk stats --no-stream -o json web  one pod, for programs\n"},
     {VERB_INFO, 0, 0, false, cmd_info,
-     "Prints numbers of objects, the machine's and the daemon's settings, and how VMs are "
-     "accelerated and why.",
+     "Prints numbers of objects, the machine's and the daemon's settings, how VMs are accelerated "
+     "and why, and what the daemon's files take of the disk: blobs, prepared roots of images, "
+     "writable layers of containers, logs, templates, and the total and the free room of the file "
+     "system.",
      "husk info  is it KVM or emulation?\n"},
     {VERB_VERSION, 0, 0, false, cmd_version,
      "The client's version is always told; if the daemon cannot be reached, it says why.",

@@ -17,6 +17,7 @@
 #include "worker/storage.h"
 #include "worker/tell.h"
 #include "worker/template.h"
+#include "worker/usage.h"
 #include "worker/work.h"
 
 enum {
@@ -282,6 +283,7 @@ union request {
     struct wire_job_save save;
     struct wire_job_commit commit;
     struct wire_job_check check;
+    struct wire_job_usage usage;
     struct wire_job_layer layer;
     struct wire_job_attach attach;
     struct wire_job_detach detach;
@@ -302,6 +304,7 @@ static const struct {
     {WIRE_JOB_SAVE, job_save},
     {WIRE_JOB_COMMIT, job_commit},
     {WIRE_JOB_CHECK, job_check},
+    {WIRE_JOB_USAGE, job_usage},
     {WIRE_JOB_LAYER, job_layer},
     {WIRE_JOB_ATTACH, job_attach},
     {WIRE_JOB_DETACH, job_detach},

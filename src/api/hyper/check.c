@@ -92,7 +92,8 @@ static void check_done(const struct error *error, void *arg)
         check_say(check, json_pack("{s:i}", "images", (int)check->images));
 }
 
-static const struct load_ops check_ops = {check_progress, check_image, check_done, check_problem};
+static const struct load_ops check_ops = {
+    .progress = check_progress, .image = check_image, .done = check_done, .problem = check_problem};
 
 static void item_add(const struct image *image, unsigned *count, char ***items)
 {

@@ -74,7 +74,8 @@ static void commit_done(const struct error *error, void *arg)
         commit_fail(c, error);
 }
 
-static const struct load_ops commit_ops = {commit_progress, commit_image, commit_done, NULL};
+static const struct load_ops commit_ops = {
+    .progress = commit_progress, .image = commit_image, .done = commit_done};
 
 /* *ret: NULL if none was asked for. */
 static int name_asked(const struct call *call, char **ret, struct error **ret_error)

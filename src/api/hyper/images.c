@@ -165,7 +165,8 @@ static void load_done(const struct error *error, void *arg)
     load_check_end(load);
 }
 
-static const struct load_ops load_ops = {load_progress, load_image, load_done, NULL};
+static const struct load_ops load_ops = {
+    .progress = load_progress, .image = load_image, .done = load_done};
 
 /* ---- the body ------------------------------------------------------------------------------- */
 

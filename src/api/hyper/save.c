@@ -98,7 +98,8 @@ static void save_done(const struct error *error, void *arg)
     save_check_end(save);
 }
 
-static const struct load_ops save_ops = {save_progress, save_image, save_done, NULL};
+static const struct load_ops save_ops = {
+    .progress = save_progress, .image = save_image, .done = save_done};
 
 static void save_left(void *data)
 {

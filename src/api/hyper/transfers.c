@@ -249,8 +249,8 @@ static void transfer_done(const struct error *error, void *arg)
     transfer_check_end(t);
 }
 
-static const struct load_ops transfer_ops = {transfer_progress, transfer_image, transfer_done,
-                                             NULL};
+static const struct load_ops transfer_ops = {
+    .progress = transfer_progress, .image = transfer_image, .done = transfer_done};
 
 static struct transfer *transfer_new(struct api *api, struct call *call)
 {
