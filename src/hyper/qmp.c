@@ -223,14 +223,13 @@ static void qmp_flush(struct qmp *qmp)
         ssize_t n = send_with_fd(qmp->fd, qmp->out.data, qmp->out.len, qmp->out_fd);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0 && errno != EAGAIN)
-            return; /* the read side sees the end, and says so */
-        if (n < 0)
+        if (n < 0 && errno == EAGAIN)
             break;
         if (qmp->out_fd >= 0)
             close(qmp->out_fd);
         qmp->out_fd = -1;
-        buf_consume(&qmp->out, (size_t)n);
+        /* Nobody reads it any more: the read side sees the end, and says so. */
+        buf_consume(&qmp->out, n < 0 ? qmp->out.len : (size_t)n);
     }
     if (!qmp->out.len)
         buf_release(&qmp->out);
