@@ -42,7 +42,8 @@ struct hyper_disk {
  * A template is booted with its memory in a file and empty slots for disks, and then frozen: what
  * is left of it is that file and the state of its devices. A clone goes on from there, with the
  * file's pages as long as it does not write to them. Template and clone have the same machine,
- * accelerator, layout and slots, or the hypervisor refuses the state. */
+ * accelerator, layout and slots, or the hypervisor refuses the state. A template with a state_fd is
+ * not booted but goes on as a clone does, with a file that is a copy of another template's. */
 enum hyper_origin { HYPER_COLD, HYPER_TEMPLATE, HYPER_CLONE };
 
 /* Of a template and its clones: what they have at first, and what a clone can grow to. */
@@ -60,7 +61,8 @@ struct hyper_spec {
     enum hyper_origin origin;
     struct hyper_layout layout; /* not of HYPER_COLD */
     int memory_fd; /* not of HYPER_COLD; a clone only reads it. The driver makes its own copy */
-    int state_fd;  /* HYPER_CLONE: what freeze() wrote, at its beginning. The same */
+    int state_fd;  /* HYPER_CLONE, and HYPER_TEMPLATE if it is not -1: what freeze() wrote, at its
+                    * beginning. The same */
     unsigned cpus;
     uint64_t memory_bytes; /* HYPER_COLD; the others have layout.base_bytes */
     const char *program;

@@ -180,7 +180,7 @@ static int fds_open(const struct hyper_spec *spec, int theirs[QEMU_FD_MAX], int 
         theirs[QEMU_FD_SHARE] = fcntl(spec->share_fd, F_DUPFD_CLOEXEC, 0);
     if (spec->origin != HYPER_COLD)
         theirs[QEMU_FD_MEMORY] = fcntl(spec->memory_fd, F_DUPFD_CLOEXEC, 0);
-    if (spec->origin == HYPER_CLONE)
+    if (qemu_resumes(spec))
         return 0; /* its kernel is in its memory */
     if (file_open(spec->kernel, "kernel", &theirs[QEMU_FD_KERNEL], ret_error) < 0)
         return -1;
@@ -218,7 +218,7 @@ static int qemu_spawn(struct hyper *h, const struct hyper_spec *spec, const int 
                       struct error **ret_error)
 {
     CLEANUP_STRV char **args = NULL;
-    unsigned khz = spec->origin == HYPER_CLONE ? 0 : tsc_khz(); /* the clone's kernel knows it */
+    unsigned khz = qemu_resumes(spec) ? 0 : tsc_khz(); /* the clone's kernel knows it */
     if (qemu_args_build(spec, khz, &args, ret_error) < 0)
         return -1;
     struct child_spec child = {.path = spec->program,
@@ -285,7 +285,7 @@ static int qemu_start(struct loop *loop, const struct hyper_spec *spec,
     }
     h->awaits = timer_new(loop, op_late, h);
     h->qmp = qmp_new(loop, ours[0], &monitor_events, h);
-    if (spec->origin == HYPER_CLONE)
+    if (qemu_resumes(spec))
         qemu_clone(h, spec->state_fd);
     *ret_ends = (struct hyper_ends){.agent = ours[1], .console = ours[2]};
     *ret = h;

@@ -18,8 +18,8 @@ enum when {
     TCG = 8,
     ONE_CPU = 16,
     MANY_CPUS = 32,
-    BOOT = 64, /* a kernel is started: cold, or a template */
-    CLONE = 128,
+    BOOT = 64,     /* a kernel is started: cold, or a template */
+    RESUMED = 128, /* or it goes on where a template was frozen */
     COLD = 256,
     MEMORY_FILE = 512,
     CPUS_FIXED = 1024,
@@ -136,6 +136,11 @@ unsigned qemu_cpus_at_start(const struct hyper_spec *spec)
     return spec->origin != HYPER_COLD && spec->layout.cpus_max ? 1 : spec->cpus;
 }
 
+bool qemu_resumes(const struct hyper_spec *spec)
+{
+    return spec->origin == HYPER_CLONE || (spec->origin == HYPER_TEMPLATE && spec->state_fd >= 0);
+}
+
 /* Of what the VM is made of. A clone with one CPU is emulated by one thread, though others of its
  * template are not: that is QEMU's affair, and the guest does not see it. */
 static unsigned conditions_of_origin(const struct hyper_spec *spec)
@@ -143,8 +148,7 @@ static unsigned conditions_of_origin(const struct hyper_spec *spec)
     bool cold = spec->origin == HYPER_COLD;
     const struct hyper_layout *l = &spec->layout;
     return (cold ? COLD : MEMORY_FILE) | (cold && spec->share_fd >= 0 ? SHARE : 0) |
-           (spec->origin == HYPER_CLONE ? CLONE : BOOT) |
-           (!cold && l->cpus_max ? CPUS_GROW : CPUS_FIXED) |
+           (qemu_resumes(spec) ? RESUMED : BOOT) | (!cold && l->cpus_max ? CPUS_GROW : CPUS_FIXED) |
            (!cold && l->memory_max_bytes > l->base_bytes ? MEMORY_GROWS : MEMORY_FIXED);
 }
 

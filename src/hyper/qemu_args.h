@@ -22,6 +22,8 @@ enum {
 #define QEMU_SLOT_SIZE (UINT64_C(16) << 40)
 
 /* Virtual CPUs that are there before it grows. */
+/* Whether it goes on where a template was frozen, instead of booting. */
+bool qemu_resumes(const struct hyper_spec *spec);
 unsigned qemu_cpus_at_start(const struct hyper_spec *spec);
 
 /* tsc_khz: of the host, for guests whose CPU is emulated: they see the host's counter, and may fail

@@ -45,6 +45,7 @@ static struct hyper_spec shape_of_template(const char *machine, const char *acce
     struct hyper_spec spec = shape(machine, accel, 3);
     bool grows = str_eq(machine, "q35");
     spec.origin = origin;
+    spec.state_fd = origin == HYPER_CLONE ? 12 : -1;
     spec.layout = (struct hyper_layout){.base_bytes = 64u << 20,
                                         .memory_max_bytes = grows ? UINT64_C(8) << 30 : 0,
                                         .cpus_max = grows ? 8 : 0};

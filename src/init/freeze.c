@@ -2,11 +2,13 @@
 
 #include <unistd.h>
 
+#include "base/str.h"
 #include "init/container.h"
 #include "init/disk.h"
 #include "init/events.h"
 #include "init/grow.h"
 #include "init/identity.h"
+#include "init/root.h"
 #include "init/serve.h"
 #include "init/slot.h"
 
@@ -23,11 +25,14 @@ static uint32_t freeze_seq;
 static uint64_t deadline_ms;
 static struct alarm freeze_alarm;
 
+/* Layers at the very last: what is written after that would be missing on the disks of clones. */
 static void freeze_done(struct alarm *alarm)
 {
+    CLEANUP_ERROR struct error *error = NULL;
+
     sync();
-    phase = PHASE_FROZEN;
-    serve_reply(freeze_seq, NULL);
+    phase = slots_flush(&error) < 0 ? PHASE_AWAKE : PHASE_FROZEN;
+    serve_reply(freeze_seq, error);
 }
 
 static void freeze_look(struct alarm *alarm)
@@ -38,20 +43,37 @@ static void freeze_look(struct alarm *alarm)
         alarm_set(alarm, SETTLE_MS, freeze_done);
 }
 
-void freeze_begin(uint32_t seq)
+/* A slot whose root is that of the image's next container. */
+static int slot_prepare(const struct wire_freeze *m, struct error **ret_error)
+{
+    if (str_empty(m->layer_disk))
+        return 0;
+    CLEANUP_FREE char *image = disk_find(m->image_disk);
+    CLEANUP_FREE char *layer = disk_find(m->layer_disk);
+    if (!image || !layer)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0, "disk '%s' is not there",
+                         image ? m->layer_disk : m->image_disk);
+    const struct root root = {.image_device = image, .layer_device = layer};
+    return slots_fill_rooted(&root, m, ret_error);
+}
+
+void freeze_begin(const struct wire_freeze *message)
 {
     CLEANUP_ERROR struct error *error = NULL;
 
-    if (phase != PHASE_AWAKE || !pod_idle()) {
+    disks_remember();
+    if (phase != PHASE_AWAKE || !pod_idle())
         error_set(&error, ERROR_STATE, 0, "a guest that %s cannot be frozen",
                   phase == PHASE_AWAKE ? "has a pod" : "is frozen");
-        serve_reply(seq, error);
+    else
+        slot_prepare(message, &error);
+    if (error) {
+        serve_reply(message->seq, error);
         return;
     }
     phase = PHASE_SETTLING;
-    freeze_seq = seq;
+    freeze_seq = message->seq;
     deadline_ms = now_ms() + SLOTS_DEADLINE_MS;
-    disks_remember();
     slots_fill();
     freeze_look(&freeze_alarm);
 }

@@ -14,8 +14,8 @@
 
 #include "proto/wire.h"
 
-/* Answers `seq` when the guest is frozen. */
-void freeze_begin(uint32_t seq);
+/* Answers when the guest is frozen. */
+void freeze_begin(const struct wire_freeze *message);
 void freeze_end(const struct wire_awake *message);
 /* True if the request `seq` was refused, because the guest is not awake. */
 bool freeze_refuses(uint32_t seq);

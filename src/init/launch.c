@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "base/str.h"
+#include "init/ahead.h"
 #include "init/container.h"
 #include "init/root.h"
 #include "init/spawn.h"
@@ -153,14 +154,16 @@ static int root_make(const struct launch *l, struct error **ret_error)
     const char *hostname = container_hostname(c);
     struct root root = {.image_device = c->image_device,
                         .layer_device = c->layer_device,
-                        .layer_top = c->start.layer_top,
-                        .hostname = hostname,
-                        .hosts = (const char *const *)pod.hosts,
-                        .resolv = (const char *const *)pod.resolv};
+                        .layer_top = c->start.layer_top};
+    struct root_gifts gifts = {.hostname = hostname,
+                               .hosts = (const char *const *)pod.hosts,
+                               .resolv = (const char *const *)pod.resolv};
 
     if (sethostname(hostname, strlen(hostname)) < 0)
         return error_set(ret_error, ERROR_INVALID, errno, "hostname '%s'", hostname);
-    return root_enter(&root, ret_error);
+    if (!l->rooted && root_enter(&root, NULL, ret_error) < 0)
+        return -1;
+    return root_give(&gifts, ret_error);
 }
 
 /* A terminal of the container's own devpts; its other end goes to husk-init. */
@@ -205,16 +208,30 @@ static void stdio_own(const struct user *user)
 {
     struct stat st;
     for (int fd = 0; fd < 3; fd++)
-        if (fstat(fd, &st) == 0 && st.st_rdev != makedev(1, 3) &&
+        if (fstat(fd, &st) == 0 && st.st_rdev != makedev(1, 3) && st.st_uid != user->uid &&
             fchown(fd, user->uid, (gid_t)-1) < 0)
             continue; /* then it cannot */
 }
 
+static int user_of(const struct launch *l, const char *passwd, const char *group, struct user *ret,
+                   struct error **ret_error)
+{
+    return user_resolve(ret, passwd, group, str_or(l->user, ""), l->groups, ret_error);
+}
+
+/* What a slot that has its root has read of users before there was a request. */
+static struct {
+    bool read;
+    char *passwd, *group;
+} accounts;
+
 static int user_find(const struct launch *l, struct user *ret, struct error **ret_error)
 {
+    if (accounts.read)
+        return user_of(l, accounts.passwd, accounts.group, ret, ret_error);
     CLEANUP_FREE char *passwd = file_read("/etc/passwd", ACCOUNTS_MAX);
     CLEANUP_FREE char *group = file_read("/etc/group", ACCOUNTS_MAX);
-    return user_resolve(ret, passwd, group, str_or(l->user, ""), l->groups, ret_error);
+    return user_of(l, passwd, group, ret, ret_error);
 }
 
 static int directory_make(const struct launch *l, struct error **ret_error)
@@ -239,6 +256,8 @@ static int capabilities_set(uint64_t set)
     return (int)syscall(SYS_capset, &header, data);
 }
 
+/* What no program of the container can ever have. To drop from it is itself a privilege; the
+ * process keeps what it has. */
 static int bounds_drop(struct error **ret_error)
 {
     for (int cap = 0; cap < CAPABILITIES_MAX; cap++) {
@@ -395,7 +414,7 @@ static int namespaces_make(struct error **ret_error)
 struct leavings {
     struct user user;
     char **env;
-    bool bounded; /* the joiner has dropped the bounding set already */
+    bool bounded; /* the joiner, or slot, has dropped the bounding set already */
 };
 
 _Noreturn static void launch_run(const struct launch *l, const struct launch_fds *fds,
@@ -437,30 +456,54 @@ _Noreturn static void launch_request(const struct launch_request *r)
     struct wire_frame setup = {
         .type = WIRE_POD_SETUP, .payload = r->bytes + r->start_size, .length = r->setup_size};
     struct wire_pod_setup message;
-    struct container c = {.image_device = (char *)(uintptr_t)r->image_device,
+    const char *image = *r->image_device ? r->image_device : NULL;
+    struct container c = {.image_device = (char *)(uintptr_t)image,
                           .layer_device = (char *)(uintptr_t)r->layer_device};
 
     if (wire_get(&start, &c.start, &error) < 0 || wire_get(&setup, &message, &error) < 0)
         refuse(error);
     pod_copy(&message);
     struct launch l = launch_of(&c);
+    l.rooted = r->rooted;
     /* Its ends are 0 to 2 already. */
     struct launch_fds fds = {{l.flags & WIRE_STDIN_OPEN ? 0 : -1, 1, 2}, STATUS_FD};
-    launch_run(&l, &fds, &(struct leavings){0});
+    launch_run(&l, &fds, &(struct leavings){.bounded = true});
+}
+
+/* The message FREEZE says what the program will be, if nobody asks for another. */
+static void slot_read_ahead(const struct launch_request *r)
+{
+    struct wire_frame frame = {.type = WIRE_FREEZE, .payload = r->bytes, .length = r->start_size};
+    struct wire_freeze m;
+
+    if (wire_get(&frame, &m, NULL) == 0) {
+        accounts.passwd = file_read("/etc/passwd", ACCOUNTS_MAX);
+        accounts.group = file_read("/etc/group", ACCOUNTS_MAX);
+        accounts.read = true;
+        read_ahead(m.program, *m.path ? m.path : PATH_DEFAULT);
+    }
+    wire_clear(WIRE_FREEZE, &m);
 }
 
 _Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_request *request)
 {
     struct launch_status status = {.report = LAUNCH_READY};
+    struct root root = {.image_device = request->image_device,
+                        .layer_device = request->layer_device};
     struct error *error = NULL;
+    int layer = -1;
     char go;
 
     descriptors_close(-1, fds);
     shed();
     setsid();
-    if (namespaces_make(&error) < 0)
+    if (namespaces_make(&error) < 0 || bounds_drop(&error) < 0 ||
+        (request->rooted && root_enter(&root, &layer, &error) < 0))
         refuse(error);
-    status_send(&status, STATUS_FD, -1);
+    if (request->rooted)
+        slot_read_ahead(request);
+    status_send(&status, STATUS_FD, layer);
+    fd_closep(&layer);
     if (recv(STATUS_FD, &go, sizeof(go), 0) != sizeof(go))
         _exit(0);
     launch_request(request);

@@ -15,6 +15,7 @@
 struct launch {
     struct container *container; /* NULL: a process of the guest itself */
     bool first;                  /* makes the container's namespaces and root; else joins them */
+    bool rooted;                 /* first: its slot has made the root already */
     const char *const *argv;
     const char *const *env;
     const char *cwd;
@@ -26,7 +27,8 @@ struct launch {
 
 enum launch_report {
     LAUNCH_NOTHING = 0,
-    LAUNCH_READY,      /* a slot or joiner waits for its request */
+    LAUNCH_READY, /* a slot or joiner waits for its request; a rooted slot sends a directory of its
+                   * layer */
     LAUNCH_TERMINAL,   /* the terminal's descriptor comes with it */
     LAUNCH_REFUSED,    /* the request is at fault, or the guest */
     LAUNCH_CANNOT_RUN, /* the command is: it ends with `code` */
@@ -53,11 +55,13 @@ _Noreturn void launch_child(const struct launch *launch, const struct launch_fds
 /* What a slot is told, in memory that it shares with husk-init. */
 struct launch_request {
     char image_device[32], layer_device[32];
+    bool rooted; /* there from the start: the slot makes the root of these devices */
     uint32_t start_size, setup_size;
-    uint8_t bytes[]; /* the payloads of CTR_START and of POD_SETUP */
+    uint8_t bytes[]; /* the payloads of CTR_START and of POD_SETUP; first, if rooted, of FREEZE */
 };
 
-/* Prepares what it can, and waits for a byte on the status socket: then the request is there. */
+/* Prepares what it can, and waits for a byte on the status socket: then the request is there. Of a
+ * rooted slot the devices and `rooted` are there before. */
 _Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_request *request);
 /* How the first process of a container is launched. */
 struct launch launch_of(struct container *c);

@@ -5,6 +5,7 @@
 #include <linux/mount.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -93,6 +94,8 @@ static const char *const tops[TREE_COUNT] = {"/proc", "/dev", "/sys"};
 enum { GIVEN_HOSTS, GIVEN_HOSTNAME, GIVEN_RESOLV, GIVEN_COUNT };
 static const char *const given[GIVEN_COUNT] = {"/etc/hosts", "/etc/hostname", "/etc/resolv.conf"};
 
+enum { HOSTNAME_ROOM = 128 }; /* more than a hostname has, and its end of line */
+
 #define MACHINE_ID "/etc/machine-id"
 #define BOOT_ID    "/proc/sys/kernel/random/boot_id"
 
@@ -101,6 +104,7 @@ static struct {
     int given[GIVEN_COUNT];       /* trees of a file */
     int given_write[GIVEN_COUNT]; /* to write them */
     int machine_id;               /* a tree of a file */
+    char *hostname;               /* HOSTNAME_ROOM bytes of its file */
 } stage;
 
 /* Where an image lacks a place to mount on, the lowest layer has one: to make it in the writable
@@ -277,6 +281,21 @@ static int stage_protect(struct error **ret_error)
     return 0;
 }
 
+/* The usual hosts are in their file already. The hostname's file is mapped: to write a name there
+ * and to cut the file to its length takes less than a write. */
+static int given_begin(int i)
+{
+    if (i == GIVEN_HOSTS)
+        return write(stage.given_write[i], usual_hosts, strlen(usual_hosts)) < 0 ? -1 : 0;
+    if (i != GIVEN_HOSTNAME)
+        return 0;
+    if (ftruncate(stage.given_write[i], HOSTNAME_ROOM) < 0)
+        return -1;
+    stage.hostname = mmap(NULL, HOSTNAME_ROOM, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE,
+                          stage.given_write[i], 0);
+    return stage.hostname == MAP_FAILED ? -1 : 0;
+}
+
 /* Written when the pod is known. */
 static int stage_files(struct error **ret_error)
 {
@@ -284,8 +303,9 @@ static int stage_files(struct error **ret_error)
                                                 MOUNT_ATTR_NODEV | MOUNT_ATTR_NOEXEC};
     for (int i = 0; i < GIVEN_COUNT; i++) {
         CLEANUP_FREE char *path = str_printf(STAGE_DIR "/given-%d", i);
-        stage.given_write[i] = open(path, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-        if (stage.given_write[i] < 0 || (stage.given[i] = tree_pick(path, 0)) < 0)
+        stage.given_write[i] = open(path, O_CREAT | O_RDWR | O_CLOEXEC, 0644);
+        if (stage.given_write[i] < 0 || given_begin(i) < 0 ||
+            (stage.given[i] = tree_pick(path, 0)) < 0)
             return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[i]);
     }
     stage.machine_id = tree_pick(IDENTITY_MACHINE_ID, 0);
@@ -314,27 +334,6 @@ int root_prepare(struct error **ret_error)
 }
 
 /* ---- inside --------------------------------------------------------------------------------- */
-
-static int given_write(const struct root *root, struct error **ret_error)
-{
-    const char *const hostname[] = {root->hostname, NULL};
-    const char *const *const lines[GIVEN_COUNT] = {root->hosts, hostname, root->resolv};
-
-    for (int i = 0; i < GIVEN_COUNT; i++) {
-        CLEANUP_BUF struct buf text = {0};
-        STRV_FOREACH(line, lines[i])
-            buf_printf(&text, "%s\n", *line);
-        if (!text.len && i == GIVEN_HOSTS)
-            buf_append_str(&text, usual_hosts);
-        ssize_t n = text.len ? write(stage.given_write[i], text.data, text.len) : 0;
-        if (n != (ssize_t)text.len)
-            return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[i]);
-        fd_closep(&stage.given_write[i]);
-        if (i == GIVEN_RESOLV && !lines[i])
-            fd_closep(&stage.given[i]);
-    }
-    return 0;
-}
 
 static int root_pivot(struct error **ret_error)
 {
@@ -367,24 +366,67 @@ static bool machine_id_wanted(void)
 }
 
 /* An image may make it impossible to have such a file (/etc may be a file): that is its affair. */
-static void given_place(void)
+static void given_place(int i)
 {
-    for (int i = 0; i < GIVEN_COUNT; i++)
-        if (stage.given[i] >= 0) {
-            tree_place(stage.given[i], given[i]);
-            fd_closep(&stage.given[i]);
-        }
+    tree_place(stage.given[i], given[i]);
+    fd_closep(&stage.given[i]);
+}
+
+int root_enter(const struct root *root, int *ret_layer, struct error **ret_error)
+{
+    if (layers_mount(root, ret_error) < 0)
+        return -1;
+    if (ret_layer && (*ret_layer = open(LAYER_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "open the writable layer");
+    if (root_pivot(ret_error) < 0 || trees_place(ret_error) < 0)
+        return -1;
+    given_place(GIVEN_HOSTS);
+    given_place(GIVEN_HOSTNAME);
     if (machine_id_wanted())
         tree_place(stage.machine_id, MACHINE_ID);
     fd_closep(&stage.machine_id);
+    return 0;
 }
 
-int root_enter(const struct root *root, struct error **ret_error)
+static int lines_write(int i, const char *const *lines)
 {
-    if (layers_mount(root, ret_error) < 0 || given_write(root, ret_error) < 0 ||
-        root_pivot(ret_error) < 0 || trees_place(ret_error) < 0)
+    CLEANUP_BUF struct buf text = {0};
+    STRV_FOREACH(line, lines)
+        buf_printf(&text, "%s\n", *line);
+    if (ftruncate(stage.given_write[i], 0) < 0)
         return -1;
-    given_place();
+    return pwrite(stage.given_write[i], text.data, text.len, 0) == (ssize_t)text.len ? 0 : -1;
+}
+
+/* What has no room there sethostname(2) has refused. */
+static int hostname_write(const char *hostname)
+{
+    size_t size = strnlen(hostname, HOSTNAME_ROOM - 1);
+    memcpy(stage.hostname, hostname, size);
+    stage.hostname[size] = '\n';
+    return ftruncate(stage.given_write[GIVEN_HOSTNAME], (off_t)size + 1);
+}
+
+static int given_write(const struct root_gifts *gifts, struct error **ret_error)
+{
+    if (hostname_write(gifts->hostname) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[GIVEN_HOSTNAME]);
+    if (gifts->hosts && *gifts->hosts && lines_write(GIVEN_HOSTS, gifts->hosts) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[GIVEN_HOSTS]);
+    if (gifts->resolv && *gifts->resolv && lines_write(GIVEN_RESOLV, gifts->resolv) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "file '%s'", given[GIVEN_RESOLV]);
+    return 0;
+}
+
+int root_give(const struct root_gifts *gifts, struct error **ret_error)
+{
+    if (given_write(gifts, ret_error) < 0)
+        return -1;
+    if (gifts->resolv && *gifts->resolv)
+        given_place(GIVEN_RESOLV);
+    fd_closep(&stage.given[GIVEN_RESOLV]);
+    for (int i = 0; i < GIVEN_COUNT; i++)
+        fd_closep(&stage.given_write[i]);
     return 0;
 }
 

@@ -8,11 +8,16 @@
 
 #include "base/error.h"
 
+/* Where it comes from. */
 struct root {
     const char *image_device; /* erofs; NULL or "": the layer is the whole root */
     const char *layer_device; /* ext4, or as disk_find() says of what is shared */
     const char *layer_top;    /* then, the directory in it that is the root */
-    const char *hostname;     /* for /etc/hostname */
+};
+
+/* What the pod gives. */
+struct root_gifts {
+    const char *hostname; /* for /etc/hostname */
     const char *const *hosts, *const *resolv;
 };
 
@@ -21,8 +26,11 @@ void root_open(void);
 /* Makes what does not depend on the container: /proc, /dev, /sys, with what is masked and protected
  * in them. For a process that has its own namespaces of mounts, pids, IPC and cgroups. */
 int root_prepare(struct error **ret_error);
-/* Mounts the layers, puts what was prepared into them, and makes that the root of this process. */
-int root_enter(const struct root *root, struct error **ret_error);
+/* Mounts the layers, puts what was prepared into them, and makes that the root of this process.
+ * *ret_layer (may be NULL) is a directory of the layer's file system, opened, to freeze it by. */
+int root_enter(const struct root *root, int *ret_layer, struct error **ret_error);
+/* Then: fills in what the pod gives. */
+int root_give(const struct root_gifts *gifts, struct error **ret_error);
 /* Last: nothing more may be written. */
 int root_seal(struct error **ret_error);
 /* Makes the terminal of descriptor `slave` the container's /dev/console. */

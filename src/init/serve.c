@@ -25,7 +25,7 @@ void serve_reply(uint32_t seq, const struct error *error)
 
 static void serve_freeze(const struct wire_frame *frame, const void *message)
 {
-    freeze_begin(((const struct wire_freeze *)message)->seq);
+    freeze_begin(message);
 }
 
 static void serve_awake(const struct wire_frame *frame, const void *message)

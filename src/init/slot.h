@@ -16,6 +16,13 @@
 /* Makes the slots that are missing, now or soon. They are given up by POD_CLEAR. */
 void slots_fill(void);
 void slots_fill_later(void);
+/* Makes one whose root is ready too, of these disks: only a container of the same disks gets it. */
+struct root;
+int slots_fill_rooted(const struct root *root, const struct wire_freeze *message,
+                      struct error **ret_error);
+/* Empties the journals of rooted slots' layers: their disks are then as the kernel believes them to
+ * be, and good for anybody. ERROR_STATE if the rooted slot that was to be is not. */
+int slots_flush(struct error **ret_error);
 /* True if none is still being made. */
 bool slots_ready(void);
 /* A process was reaped that may have been a slot. */

@@ -120,6 +120,8 @@ void disk_release(struct keeper *k, struct disk *disk, disk_done *done, void *ar
 const char *disk_address(const struct disk *disk);
 /* Of a directory: its name below that; else NULL. */
 const char *disk_top(const struct disk *disk);
+/* Of the disk of that file; NULL if the VM has none. */
+const char *disk_address_of(struct keeper *k, const char *path);
 /* Whether any is on its way out. */
 bool disks_leaving(const struct keeper *k);
 void disks_free(struct keeper *k);

@@ -64,6 +64,12 @@ static struct disk *disk_find(struct keeper *k, const char *path)
     return NULL;
 }
 
+const char *disk_address_of(struct keeper *k, const char *path)
+{
+    const struct disk *d = disk_find(k, path);
+    return d ? d->address : NULL;
+}
+
 static struct disk *disk_new(struct keeper *k, const char *path, bool read_only)
 {
     struct disk *d = xcalloc(1, sizeof(*d));

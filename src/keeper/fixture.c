@@ -200,7 +200,8 @@ int fixture_exec(struct fixture *f, const char *exec, const char *ctr, uint32_t 
 
 void fixture_boot(struct fixture *f, enum wire_boot_mode mode)
 {
-    struct wire_vm_boot boot = {.vm = "vm-test", .mode = mode, .state = "/dev/null"};
+    struct wire_vm_boot boot = {
+        .vm = "vm-test", .mode = mode, .state = mode == WIRE_BOOT_CLONE ? "/dev/null" : ""};
     *f = (struct fixture){.guest = -1};
     making = f;
     f->loop = loop_new();

@@ -85,6 +85,7 @@ struct keeper {
     struct console *console;
     struct timer *boot; /* deadline of the guest's hello */
     enum wire_boot_mode mode;
+    bool resumes;      /* it goes on where a template was frozen */
     bool waking;       /* a clone: AWAKE is sent and not answered; requests may follow it */
     bool grows;        /* same, and it is being given more memory or CPUs */
     struct timer *off; /* the next, harder step of VM_OFF */

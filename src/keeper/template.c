@@ -42,6 +42,22 @@ static void state_written(const struct error *error, void *arg)
     k->ops->kill(k->hyper); /* all is written, and what quits in good order takes longer */
 }
 
+/* The guest's names of the disks whose root is to be ready; all "" if none was asked for. */
+static int freeze_disks(struct keeper *k, const struct wire_vm_freeze *m, struct wire_freeze *ret,
+                        struct error **ret_error)
+{
+    *ret = (struct wire_freeze){
+        .image_disk = "", .layer_disk = "", .program = m->program, .path = m->path};
+    if (str_empty(m->layer_path))
+        return 0;
+    ret->image_disk = disk_address_of(k, m->image_path);
+    ret->layer_disk = disk_address_of(k, m->layer_path);
+    if (!ret->image_disk || !ret->layer_disk)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0, "the VM has no disk '%s'",
+                         ret->image_disk ? m->layer_path : m->image_path);
+    return 0;
+}
+
 static void guest_froze(struct keeper *k, const struct error *error, void *arg)
 {
     if (k->hyper_reason)
@@ -54,14 +70,15 @@ static void guest_froze(struct keeper *k, const struct error *error, void *arg)
 
 int template_freeze(struct keeper *k, const struct wire_vm_freeze *m, struct error **ret_error)
 {
-    if (freeze_check(k, ret_error) < 0)
+    struct wire_freeze freeze;
+    if (freeze_check(k, ret_error) < 0 || freeze_disks(k, m, &freeze, ret_error) < 0)
         return -1;
     int fd = open(m->state, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0)
         return error_set(ret_error, ERROR_IO, errno, "state '%s'", m->state);
     k->state_fd = fd;
     ask_add(k, &k->freeze_asks, m->seq, NULL);
-    guest_request(k, WIRE_FREEZE, 0, &(struct wire_freeze){0}, guest_froze, k);
+    guest_request(k, WIRE_FREEZE, 0, &freeze, guest_froze, k);
     return 0;
 }
 

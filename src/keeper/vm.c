@@ -221,12 +221,28 @@ static void off_late(void *arg)
     timer_set(k->off, QUIT_DEADLINE_MS);
 }
 
-static int state_open(const struct wire_vm_boot *m, int *ret, struct error **ret_error)
+static int state_open(const struct keeper *k, const struct wire_vm_boot *m, int *ret,
+                      struct error **ret_error)
 {
-    if (m->mode != WIRE_BOOT_CLONE)
+    if (!k->resumes)
         return 0;
     *ret = open(m->state, O_RDONLY | O_CLOEXEC);
     return *ret >= 0 ? 0 : error_set(ret_error, ERROR_IO, errno, "state '%s'", m->state);
+}
+
+/* The layer is about to be another one than its template's: nobody must take it for that again,
+ * whatever happens from now on. */
+static int mark_wipe(const struct hyper_disk *disks, unsigned count, struct error **ret_error)
+{
+    static const uint8_t zeroes[LAYER_MARK_SIZE];
+    for (unsigned i = 0; i < count; i++) {
+        if (disks[i].read_only || disks[i].fd < 0)
+            continue;
+        if (pwrite(disks[i].fd, zeroes, sizeof(zeroes), 0) != sizeof(zeroes))
+            return error_set(ret_error, ERROR_IO, errno, "disk '%s'", disks[i].path);
+        return 0;
+    }
+    return error_set(ret_error, ERROR_INVALID, 0, "no layer came with the template's image");
 }
 
 static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memory_fd,
@@ -258,9 +274,11 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
     const char *unshared = k->share ? share_failure(k->share) : k->unshared;
     if (unshared)
         return error_set(ret_error, ERROR_UNAVAILABLE, 0, "%s", unshared);
-    int r = state_open(m, &spec.state_fd, ret_error);
+    int r = state_open(k, m, &spec.state_fd, ret_error);
     if (r == 0)
         r = disks_boot(k, m->disks, disks, &spec.disk_count, ret_error);
+    if (r == 0 && m->rooted)
+        r = mark_wipe(disks, spec.disk_count, ret_error);
     if (r == 0)
         r = k->ops->start(k->loop, &spec, &hyper_events, k, &ends, &k->hyper, ret_error);
     for (unsigned i = 0; i < spec.disk_count; i++)
@@ -274,7 +292,7 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
         return -1;
     mark_add(&k->marks, "qemu");
     k->console = console_new(k->loop, ends.console);
-    guest_connect(k, ends.agent, k->mode == WIRE_BOOT_CLONE);
+    guest_connect(k, ends.agent, k->resumes);
     return 0;
 }
 
@@ -348,6 +366,8 @@ int vm_boot(struct keeper *k, const struct wire_vm_boot *m, int memory_fd, struc
         return 0;
     k->asked = true;
     k->mode = (enum wire_boot_mode)m->mode;
+    k->resumes =
+        m->mode == WIRE_BOOT_CLONE || (m->mode == WIRE_BOOT_TEMPLATE && !str_empty(m->state));
     k->boot = timer_new(k->loop, boot_late, k);
     k->off = timer_new(k->loop, off_late, k);
     CLEANUP_ERROR struct error *error = NULL;
@@ -361,7 +381,7 @@ int vm_boot(struct keeper *k, const struct wire_vm_boot *m, int memory_fd, struc
     }
     timer_set(k->boot, m->boot_deadline_ms ? m->boot_deadline_ms : BOOT_DEADLINE_MS);
     vm_tell(k);
-    if (k->mode == WIRE_BOOT_CLONE)
+    if (k->resumes)
         clone_begin(k, m);
     return 0;
 }

@@ -73,8 +73,13 @@ enum wire_framing {
 enum wire_boot_mode {
     WIRE_BOOT_COLD = 0,
     WIRE_BOOT_CLONE = 1,    /* of a template's memory and state */
-    WIRE_BOOT_TEMPLATE = 2, /* cold, but its memory is the file that came with the request */
+    WIRE_BOOT_TEMPLATE = 2, /* its memory is the file that came with the request: cold, or, if there
+                             * is a `state`, from where another template was frozen */
 };
+
+/* A layer's first bytes, which no ext4 uses: in one that is as its image's template has it they are
+ * that template's own. */
+enum { LAYER_MARK_SIZE = 1024 };
 
 enum wire_vm_phase {
     WIRE_VM_BOOTING = 0,

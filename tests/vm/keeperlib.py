@@ -152,9 +152,10 @@ class Keeper:
         return path
 
     def run(self, ctr, argv, image, layer, flags=0, run=1, name="web", **more):
-        return self.control.ask("RUN", ctr=ctr, run=run, name=name, image_path=image,
-                                layer_path=layer, log_path=self.file(f"{name}.log"), argv=argv,
-                                env=["PATH=/bin"], cwd="/", user="", flags=flags, **more)
+        return self.control.ask("RUN", **{**dict(
+            ctr=ctr, run=run, name=name, image_path=image, layer_path=layer,
+            log_path=self.file(f"{name}.log"), argv=argv, env=["PATH=/bin"], cwd="/", user="",
+            flags=flags), **more})
 
     def logged(self, name="web", stream=None):
         lines = [json.loads(line) for line in open(self.file(f"{name}.log"))]
