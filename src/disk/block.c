@@ -92,13 +92,13 @@ static int block_image_same(const struct disk *disk, const char *path, const cha
 static int block_layer_make(const struct disk *disk, const struct disk_layer_spec *layer,
                             struct error **ret_error)
 {
-    return ext4_make(disk->root, layer->path, layer->size_bytes, ret_error);
+    return ext4_make(disk->root, layer, ret_error);
 }
 
 static int block_layer_spares(const struct disk *disk, uint64_t size_bytes, uint32_t count,
-                              struct error **ret_error)
+                              const char *const *likes, struct error **ret_error)
 {
-    return ext4_spares(disk->root, size_bytes, count, ret_error);
+    return ext4_spares(disk->root, size_bytes, count, likes, ret_error);
 }
 
 static int block_layer_usage(const struct disk *disk, const char *path, uint64_t *ret_bytes,

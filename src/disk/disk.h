@@ -61,6 +61,7 @@ struct disk_layer_spec {
     const char *path;
     const char *image;   /* the prepared root that it is for */
     uint64_t size_bytes; /* 0: not limited, with a driver that cannot hold it to a size */
+    const char *like; /* absolute: one of that size that may be copied instead; NULL or "": none */
 };
 
 /* What a VM gets of a container's storage. The strings are owned: disk_root_done(). */
@@ -95,10 +96,10 @@ struct disk_ops {
     /* Makes a writable layer, or leaves the one that is there. */
     int (*layer_make)(const struct disk *disk, const struct disk_layer_spec *layer,
                       struct error **ret_error);
-    /* Makes up to `count` (at most DISK_SPARES_MAX) layers for layer_make() to take, and removes
-     * those of other sizes. */
+    /* Makes up to `count` (at most DISK_SPARES_MAX) layers for layer_make() to take, and as many
+     * copies of each of `likes` (absolute paths; NULL: none), and removes those of other sizes. */
     int (*layer_spares)(const struct disk *disk, uint64_t size_bytes, uint32_t count,
-                        struct error **ret_error);
+                        const char *const *likes, struct error **ret_error);
     /* Bytes that the layer takes on the host, beyond its image. */
     int (*layer_usage)(const struct disk *disk, const char *path, uint64_t *ret_bytes,
                        struct error **ret_error);
@@ -153,6 +154,9 @@ int disk_discard(const char *root, const char *path, struct error **ret_error);
  * or have changed in the last so many seconds. */
 int disk_sweep(const char *root, const char *const *keep, uint32_t partial_keep_s,
                struct error **ret_error);
+
+/* Copies the data of a sparse file into an empty one; what is a hole stays one. -1 and errno. */
+int disk_copy(int from, int to);
 
 /* A new directory root/tmp/NAME for one piece of work, locked until *ret_fd is closed; the caller
  * removes it with disk_remove(). */

@@ -198,7 +198,7 @@ static int dm_layer_make(const struct disk *disk, const struct disk_layer_spec *
 
 /* A snapshot is one message to the pool. */
 static int dm_layer_spares(const struct disk *disk, uint64_t size_bytes, uint32_t count,
-                           struct error **ret_error)
+                           const char *const *likes, struct error **ret_error)
 {
     return 0;
 }

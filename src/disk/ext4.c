@@ -20,12 +20,13 @@
 #include "disk/path.h"
 #include "disk/tool.h"
 
-#define SPARE_PREFIX "spare-1-"
+#define SPARE_PREFIX "spare-"
 
 enum {
     LAYER_MODE = 0600,
     BLOCK = 4096,
     NAME_RANDOM = 10,
+    LIKE_SIZE = 2048, /* the mark and the superblock: what tells a copy of a template's layer */
 };
 
 /* ---- the file system's tools ----------------------------------------------------------------- */
@@ -99,8 +100,7 @@ static int range_copy(int from, int to, off_t start, off_t end)
     return 0;
 }
 
-/* The data of a sparse file; what is a hole stays one. */
-static int sparse_copy(int from, int to)
+int disk_copy(int from, int to)
 {
     struct stat st;
     off_t data = 0;
@@ -241,39 +241,87 @@ static int size_check(uint64_t size_bytes, uint64_t *ret, struct error **ret_err
     return 0;
 }
 
-static int layer_copy(const char *root, const char *below, uint64_t size, struct error **ret_error)
+/* Of an open one. */
+static int layer_copy_of(const char *root, const char *below, int from, struct error **ret_error)
 {
     CLEANUP_FRESH struct fresh fresh = FRESH;
+    int result = fresh_open(&fresh, root, ret_error);
+
+    if (result == 0 && disk_copy(from, fresh.fd) < 0)
+        result = error_set(ret_error, ERROR_IO, errno, "make '%s'", below);
+    return result < 0 ? -1 : fresh_place(&fresh, root, below, ret_error);
+}
+
+static int layer_copy(const char *root, const char *below, uint64_t size, struct error **ret_error)
+{
     int empty = empty_open(root, size, ret_error);
 
     if (empty < 0)
         return -1;
-    int result = fresh_open(&fresh, root, ret_error);
-    if (result == 0 && sparse_copy(empty, fresh.fd) < 0)
-        result = error_set(ret_error, ERROR_IO, errno, "make '%s'", below);
+    int result = layer_copy_of(root, below, empty, ret_error);
     close(empty);
-    return result < 0 ? -1 : fresh_place(&fresh, root, below, ret_error);
+    return result;
+}
+
+/* Whether there is one to be copied; the caller closes *ret. */
+static bool like_open(const struct disk_layer_spec *layer, uint64_t size, int *ret)
+{
+    struct stat st;
+
+    if (str_empty(layer->like))
+        return false;
+    *ret = open(layer->like, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (*ret < 0)
+        return false;
+    if (fstat(*ret, &st) == 0 && S_ISREG(st.st_mode) && (uint64_t)st.st_size == size)
+        return true;
+    close(*ret);
+    return false;
 }
 
 /* ---- spares --------------------------------------------------------------------------------- */
 
-static char *spare_path(uint64_t size, uint32_t number)
+/* Of the empty filesystem of that size, or of the layer `like`, which has a directory of its own.
+ */
+static char *spare_path(uint64_t size, const char *like, uint32_t number)
 {
-    return str_printf("cache/" SPARE_PREFIX "%llu-%u.img", (unsigned long long)size, number);
+    const char *end = str_empty(like) ? NULL : strrchr(like, '/');
+    const char *from = end;
+    while (from && from > like && from[-1] != '/')
+        from--;
+    if (!end)
+        return str_printf("cache/" SPARE_PREFIX "1-%llu-%u.img", (unsigned long long)size, number);
+    return str_printf("cache/" SPARE_PREFIX "%.*s-%u.img", (int)(end - from), from, number);
+}
+
+/* A layer may have been made anew since it was copied. */
+static bool is_like(int dir, const char *name, int like)
+{
+    uint8_t wanted[LIKE_SIZE], found[LIKE_SIZE];
+    int fd = like < 0 ? -1 : openat(dir, name, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    bool same = pread(like, wanted, LIKE_SIZE, 0) == LIKE_SIZE &&
+                pread(fd, found, LIKE_SIZE, 0) == LIKE_SIZE &&
+                memcmp(wanted, found, LIKE_SIZE) == 0;
+
+    if (fd >= 0)
+        close(fd);
+    return like < 0 || same;
 }
 
 /* Gives the layer the place of a spare one: whoever renames it first has it. False if there is
  * none. */
-static bool spare_take(const char *root, const char *below, uint64_t size)
+static bool spare_take(const char *root, const char *below, uint64_t size, const char *like,
+                       int like_fd)
 {
     const char *name, *spare_name;
     int dir = path_parent(root, below, true, &name, NULL);
     bool taken = false;
 
     for (uint32_t i = 0; dir >= 0 && !taken && i < DISK_SPARES_MAX; i++) {
-        CLEANUP_FREE char *spare = spare_path(size, i);
+        CLEANUP_FREE char *spare = spare_path(size, like, i);
         int cache = path_parent(root, spare, false, &spare_name, NULL);
-        taken = cache >= 0 && renameat(cache, spare_name, dir, name) == 0 && fsync(dir) == 0;
+        taken = cache >= 0 && is_like(cache, spare_name, like_fd) &&
+                renameat(cache, spare_name, dir, name) == 0 && fsync(dir) == 0;
         if (cache >= 0)
             close(cache);
     }
@@ -282,30 +330,71 @@ static bool spare_take(const char *root, const char *below, uint64_t size)
     return taken;
 }
 
-/* Of sizes that are not asked for any more, and beyond the number. */
-static void spares_trim(const char *root, uint64_t size, uint32_t count)
+/* Whether it is one of those that are asked for. */
+static bool spare_is_wanted(const char *name, uint64_t size, uint32_t count,
+                            const char *const *likes)
+{
+    const char *const none[] = {"", NULL};
+    bool wanted = false;
+
+    for (const char *const *list = none; list; list = list == none ? likes : NULL)
+        STRV_FOREACH(like, list)
+            for (uint32_t i = 0; !wanted && i < count; i++) {
+                CLEANUP_FREE char *spare = spare_path(size, *like, i);
+                wanted = str_eq(strchr(spare, '/') + 1, name);
+            }
+    return wanted;
+}
+
+/* Of sizes and layers that are not asked for any more, and beyond the number. */
+static void spares_trim(const char *root, uint64_t size, uint32_t count, const char *const *likes)
 {
     const char *name;
     int fd = path_parent(root, "cache/.", false, &name, NULL);
     DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     struct dirent *entry;
 
-    while (dir && (entry = readdir(dir))) {
-        bool wanted = !str_starts(entry->d_name, SPARE_PREFIX);
-        for (uint32_t i = 0; !wanted && i < count; i++) {
-            CLEANUP_FREE char *spare = spare_path(size, i);
-            wanted = str_eq(strchr(spare, '/') + 1, entry->d_name);
-        }
-        if (!wanted)
+    while (dir && (entry = readdir(dir)))
+        if (str_starts(entry->d_name, SPARE_PREFIX) &&
+            !spare_is_wanted(entry->d_name, size, count, likes))
             unlinkat(dirfd(dir), entry->d_name, 0);
-    }
     if (dir)
         closedir(dir);
     else if (fd >= 0)
         close(fd);
 }
 
-int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, struct error **ret_error)
+/* One that is not like its layer any more gives way to one that is. */
+static int spare_copy(const char *root, const char *spare, int like, struct error **ret_error)
+{
+    const char *name;
+    int dir = path_parent(root, spare, true, &name, ret_error);
+
+    if (dir < 0)
+        return -1;
+    bool same = is_there(root, spare) && is_like(dir, name, like);
+    close(dir);
+    return same ? 0 : layer_copy_of(root, spare, like, ret_error);
+}
+
+static int spares_of(const char *root, uint64_t size, uint32_t count, const char *path,
+                     struct error **ret_error)
+{
+    const struct disk_layer_spec layer = {.like = path};
+    int like, result = 0;
+
+    if (!like_open(&layer, size, &like))
+        return 0; /* it has gone meanwhile */
+    for (uint32_t i = 0; result == 0 && i < count; i++) {
+        CLEANUP_FREE char *spare = spare_path(size, path, i);
+        result = spare_copy(root, spare, like, ret_error);
+    }
+    close(like);
+    return result;
+}
+
+int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, const char *const *likes,
+                struct error **ret_error)
 {
     uint64_t size;
 
@@ -313,27 +402,37 @@ int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, struct er
         return -1;
     if (count > DISK_SPARES_MAX)
         return error_set(ret_error, ERROR_LIMIT, 0, "more than %d spare layers", DISK_SPARES_MAX);
-    spares_trim(root, size, count);
+    spares_trim(root, size, count, likes);
     for (uint32_t i = 0; i < count; i++) {
-        CLEANUP_FREE char *spare = spare_path(size, i);
+        CLEANUP_FREE char *spare = spare_path(size, NULL, i);
         if (!is_there(root, spare) && layer_copy(root, spare, size, ret_error) < 0)
             return -1;
     }
+    STRV_FOREACH(like, likes)
+        if (spares_of(root, size, count, *like, ret_error) < 0)
+            return -1;
     return 0;
 }
 
-int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error)
+int ext4_make(const char *root, const struct disk_layer_spec *layer, struct error **ret_error)
 {
-    CLEANUP_FREE char *below = path_below(root, path, ret_error);
+    CLEANUP_FREE char *below = path_below(root, layer->path, ret_error);
     uint64_t size;
+    int like;
 
     if (!below)
         return -1;
     if (is_there(root, below))
         return 0;
-    if (size_check(size_bytes, &size, ret_error) < 0)
+    if (size_check(layer->size_bytes, &size, ret_error) < 0)
         return -1;
-    return spare_take(root, below, size) ? 0 : layer_copy(root, below, size, ret_error);
+    if (like_open(layer, size, &like)) {
+        bool taken = spare_take(root, below, size, layer->like, like);
+        int result = taken ? 0 : layer_copy_of(root, below, like, ret_error);
+        close(like);
+        return result;
+    }
+    return spare_take(root, below, size, NULL, -1) ? 0 : layer_copy(root, below, size, ret_error);
 }
 
 /* ---- the copy of a layer -------------------------------------------------------------------- */
@@ -362,7 +461,7 @@ int ext4_copy(const char *root, const char *path, const char *copy, struct error
     if (from < 0)
         return -1;
     int to = open(full, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, LAYER_MODE);
-    int result = to < 0 ? -1 : sparse_copy(from, to);
+    int result = to < 0 ? -1 : disk_copy(from, to);
     if (result < 0)
         error_set(ret_error, ERROR_IO, errno, "copy '%s'", path);
     if (to >= 0)

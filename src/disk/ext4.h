@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "base/error.h"
+#include "disk/disk.h"
 
 /* A new filesystem in the file or block device `path`, whose bytes are all zero; with `grows`, it
  * has what ext4_grow() needs to be quick. */
@@ -21,8 +22,9 @@ int ext4_format(const char *path, bool grows, struct error **ret_error);
 int ext4_grow(const char *path, struct error **ret_error);
 
 /* As layer_make and layer_spares of disk.h. */
-int ext4_make(const char *root, const char *path, uint64_t size_bytes, struct error **ret_error);
-int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, struct error **ret_error);
+int ext4_make(const char *root, const struct disk_layer_spec *layer, struct error **ret_error);
+int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, const char *const *likes,
+                struct error **ret_error);
 
 /* A copy of a layer that nobody writes to, as the new file `copy`. Both are absolute or relative to
  * root. */

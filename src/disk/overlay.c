@@ -247,7 +247,7 @@ static int overlay_layer_make(const struct disk *disk, const struct disk_layer_s
 
 /* Two directories are made in no time. */
 static int overlay_layer_spares(const struct disk *disk, uint64_t size_bytes, uint32_t count,
-                                struct error **ret_error)
+                                const char *const *likes, struct error **ret_error)
 {
     return 0;
 }

@@ -56,9 +56,12 @@ static bool boot_begin(struct link *link)
         return false;
     }
     free(take(link->why_cold));
+    link->rooted = REF_NONE;
     struct template *t = template_choose(exec, vm, &link->why_cold, &link->waits);
     if (link->waits)
         return false;
+    if (t)
+        t = template_choose_rooted(t, vm, &link->rooted);
     snprintf(link->template, sizeof(link->template), "%s", t ? t->id : "");
     link->in_line = false;
     link->booting = true;
@@ -128,23 +131,32 @@ static void spawn_finished(struct link *link, const struct error *error)
 
 /* ---- what a VM is made of ------------------------------------------------------------------- */
 
-/* Images and layers of the pod's containers: an image that several use is one disk. */
-static char **boot_disks(struct exec *exec, const struct vm *vm)
+static void disks_add(char ***disks, struct exec *exec, const struct pod *pod,
+                      const struct container *ctr)
+{
+    CLEANUP_FREE char *image = path_of_image(exec, ctr);
+    CLEANUP_FREE char *layer = path_of_layer(exec, pod, ctr);
+    CLEANUP_FREE char *ro = str_printf("ro:%s/%s", exec->config.root, image);
+    if (strv_count((const char *const *)*disks) + 2 > BOOT_DISKS_MAX)
+        return;
+    if (!strv_contains((const char *const *)*disks, ro))
+        strv_push_take(disks, take(ro));
+    strv_push_take(disks, str_printf("rw:%s/%s", exec->config.root, layer));
+}
+
+/* Images and layers of the pod's containers, those of `first` before all others: an image that
+ * several use is one disk. */
+static char **boot_disks(struct exec *exec, const struct vm *vm, const struct container *first)
 {
     char **disks = NULL;
     const struct pod *pod = world_pod(exec->world, vm->pod);
     if (!pod || storage_attaches(exec)) /* then they are plugged in once they are attached */
         return NULL;
-    POD_FOREACH_CTR(ctr, pod) {
-        CLEANUP_FREE char *image = path_of_image(exec, ctr);
-        CLEANUP_FREE char *layer = path_of_layer(exec, pod, ctr);
-        CLEANUP_FREE char *ro = str_printf("ro:%s/%s", exec->config.root, image);
-        if (strv_count((const char *const *)disks) + 2 > BOOT_DISKS_MAX)
-            break;
-        if (!strv_contains((const char *const *)disks, ro))
-            strv_push_take(&disks, take(ro));
-        strv_push_take(&disks, str_printf("rw:%s/%s", exec->config.root, layer));
-    }
+    if (first)
+        disks_add(&disks, exec, pod, first);
+    POD_FOREACH_CTR(ctr, pod)
+        if (ctr != first)
+            disks_add(&disks, exec, pod, ctr);
     return disks;
 }
 
@@ -207,6 +219,7 @@ static void clone_failed(struct link *link, const char *why)
     }
     snprintf(link->blamed, sizeof(link->blamed), "%s", link->template);
     link->template[0] = '\0';
+    link->rooted = REF_NONE;
     if (ref_is(link->ref))
         core_vm_event(exec_core(exec), link->ref, "CloneFailed", message);
 }
@@ -274,7 +287,8 @@ static void boot(struct link *link, const struct vm *vm)
     struct exec *exec = link->exec;
     const struct exec_config *config = &exec->config;
     const struct pod *pod = world_pod(exec->world, vm->pod);
-    CLEANUP_STRV char **disks = boot_disks(exec, vm);
+    const struct container *rooted = world_ctr(exec->world, link->rooted);
+    CLEANUP_STRV char **disks = boot_disks(exec, vm, rooted);
     CLEANUP_FREE char *path = NULL, *state = NULL;
     const char *reason;
     struct template *t = *link->template ? template_find(exec, link->template) : NULL;
@@ -294,6 +308,7 @@ static void boot(struct link *link, const struct vm *vm)
         message.base_bytes = t->base_bytes;
         message.memory_bytes = template_memory_of(t, message.memory_bytes);
         message.state = state = str_printf("%s/state", path);
+        message.rooted = rooted != NULL;
         message.boot_deadline_ms = config->clone_deadline_ms;
         memory = fcntl(t->memory, F_DUPFD_CLOEXEC, 0);
         template_clone_begins(t);

@@ -3,7 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 
-#include "exec/exec_int.h"
+#include "exec/template.h"
 
 static struct container *ctr_of(struct task *task)
 {
@@ -48,6 +48,16 @@ static int layer_open(const struct task *task, struct error **ret_error)
     return fd;
 }
 
+/* The next container of its image need not wait for all that again. */
+static void ran(const struct error *error, uint64_t value, void *arg)
+{
+    const struct task *task = arg;
+    const struct container *ctr = ctr_of(arg);
+    if (!error && ctr)
+        template_image_used(task->exec, ctr);
+    task_answered(error, value, arg);
+}
+
 static void run_send(struct task *task, struct link *link, const struct container *ctr,
                      const struct pod *pod, const struct process *process)
 {
@@ -76,7 +86,7 @@ static void run_send(struct task *task, struct link *link, const struct containe
         .flags = process_flags(process) | (storage_shares(&exec->config) ? WIRE_SHARED : 0),
         .log_max_bytes = log_max_bytes(exec, pod),
     };
-    task->ask = link_ask(link, WIRE_RUN, &message, fd, task_answered, task);
+    task->ask = link_ask(link, WIRE_RUN, &message, fd, ran, task);
 }
 
 /* Its disks are there. */
@@ -179,7 +189,8 @@ void act_make_layer(struct task *task)
     CLEANUP_FREE char *directory = path_of_pod(pod);
     CLEANUP_FREE char *path = path_of_layer(exec, pod, ctr);
     CLEANUP_FREE char *image = path_of_image(exec, ctr);
-    const struct layer_spec layer = {path, image, pod->spec.storage_mb << 20};
+    CLEANUP_FREE char *like = template_layer(exec, pod, ctr);
+    const struct layer_spec layer = {path, image, pod->spec.storage_mb << 20, like};
     task->job = pool_layer(exec->pool, directory, &layer, task_answered, task);
 }
 
@@ -216,6 +227,7 @@ void act_image_files(struct task *task)
         task_done(task, NULL, NULL);
         return;
     }
+    templates_forget_image(task->exec, image);
     task->job =
         pool_remove(task->exec->pool, (const char *const *)image->files, task_answered, task);
     pool_spare_shared(task->job);

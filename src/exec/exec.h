@@ -49,6 +49,7 @@ struct exec_config {
     const char *virtiofsd;              /* the program, for the driver overlay */
 
     bool templates;                 /* whether VMs are cloned at all */
+    bool template_images;           /* and whether templates are made of images, too */
     const char *template_dir;       /* absolute; made if it is missing */
     const uint64_t *template_sizes; /* base memories, in bytes, whole MiB … */
     size_t template_size_count; /* … of which templates are made without being asked, in order */
@@ -141,6 +142,7 @@ const struct timing *exec_timing(const struct exec *exec);
 
 struct template_info {
     const char *id;
+    const char *image;  /* id of the image that is in it; "": none */
     const char *state;  /* "absent", "loading", "building", "ready", "bad" */
     const char *step;   /* building: what is being done; else "" */
     const char *reason; /* bad: why; absent: why it is, if that was a failure; else "" */
@@ -158,7 +160,8 @@ void exec_templates_begin(struct exec *exec);
 /* In the order of their memory. What `info` points to is valid until the next turn. */
 void exec_templates_each(const struct exec *exec,
                          void (*each)(const struct template_info *info, void *arg), void *arg);
-/* By id or the beginning of one. ERROR_NOT_FOUND; ERROR_INVALID if it means more than one. */
+/* By id or the beginning of one, or by the image that is in it. ERROR_NOT_FOUND; ERROR_INVALID if
+ * it means more than one. */
 int exec_template_get(const struct exec *exec, const char *name, struct template_info *ret,
                       struct error **ret_error);
 /* Its memory and its files go. It is made again when a VM could be cloned of it, or at the next
@@ -169,6 +172,10 @@ int exec_template_remove(struct exec *exec, const char *name, struct error **ret
  * memory, ERROR_STATE if templates are switched off. */
 int exec_template_build(struct exec *exec, uint64_t memory_bytes, char *ret_id,
                         struct error **ret_error);
+/* The same of an image, with the first memory of template_sizes. ERROR_STATE too if no such
+ * templates are made. */
+int exec_template_build_image(struct exec *exec, const struct image *image, char *ret_id,
+                              struct error **ret_error);
 
 /* ---- images --------------------------------------------------------------------------------- */
 

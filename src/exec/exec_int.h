@@ -103,6 +103,7 @@ struct link {
     struct task *spawn; /* VM_SPAWN that waits for the guest */
     bool in_line;       /* for its boot */
     bool waits;         /* in line, for its template */
+    struct ref rooted;  /* the container whose root the template has; none */
     bool booting;
     bool makes_template;                /* it is of no VM of the world */
     char template[TEMPLATE_ID_MAX + 1]; /* it is cloned of; "": it boots cold */
@@ -227,6 +228,14 @@ struct layer_spec {
     const char *path;
     const char *image; /* the prepared root that it is for */
     uint64_t size_bytes;
+    const char *like; /* absolute: a layer that it may be a copy of; "": none */
+};
+
+/* What a template is written down as. */
+struct template_files {
+    const char *dir, *path; /* absolute: where it is put together, and its place */
+    const char *layer;      /* absolute; "": none */
+    const char *const *inputs;
 };
 
 /* Paths are relative to the root. `done` as for an ask, and never before the call returns. */
@@ -242,9 +251,9 @@ void pool_remove_below(struct pool *pool, const char *root, const char *const *p
 /* Makes the image that is rehearsed and a layer, in `directory`, which is made first. */
 struct job *pool_rehearsal(struct pool *pool, const char *directory, const char *image,
                            const char *layer, job_done *done, void *arg);
-/* `memory` is taken over; the other paths are absolute. The value is the bytes of the files. */
-struct job *pool_template_save(struct pool *pool, int memory, const char *dir, const char *path,
-                               const char *const *inputs, job_done *done, void *arg);
+/* `memory` is taken over. The value is the bytes of the files. */
+struct job *pool_template_save(struct pool *pool, int memory, const struct template_files *files,
+                               job_done *done, void *arg);
 struct job *pool_template_load(struct pool *pool, int memory, const char *path,
                                const char *const *inputs, job_done *done, void *arg);
 /* Sees to it that there are spare layers. */
@@ -275,6 +284,17 @@ void transfer_send(struct conn *conn, const struct exec_config *config,
 struct job *pool_transfer(struct pool *pool, struct exec_transfer *transfer,
                           const struct load_ops *ops, void *arg);
 void pool_cancel(struct pool *pool, struct job *job);
+
+/* ---- template_image.c ----------------------------------------------------------------------- */
+
+/* The layer that a new one of the container should be a copy of, absolute; "": none. Owned. */
+char *template_layer(struct exec *exec, const struct pod *pod, const struct container *ctr);
+/* All of these that there are; owned. */
+char **template_layers(const struct exec *exec);
+/* A container of its image was started: the next one may find a template. */
+void template_image_used(struct exec *exec, const struct container *ctr);
+/* The image goes, and what was made of it. */
+void templates_forget_image(struct exec *exec, const struct image *image);
 
 /* ---- paths, relative to the root; owned ------------------------------------------------------ */
 

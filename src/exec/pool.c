@@ -33,6 +33,7 @@ static void job_free(struct job *job)
         close(job->fd);
     free(job->root);
     free(job->image);
+    free(job->layer);
     free(job->directory);
     free(job->path);
     strv_free(job->paths);
@@ -443,6 +444,7 @@ struct job *pool_layer(struct pool *pool, const char *directory, const struct la
     job->directory = xstrdup(directory);
     job->path = xstrdup(layer->path);
     job->image = xstrdup(layer->image);
+    job->layer = xstrdup(layer->like);
     job->size_bytes = layer->size_bytes;
     return job;
 }
@@ -498,12 +500,13 @@ static struct job *template_job(struct job *job, int memory, const char *path,
     return job;
 }
 
-struct job *pool_template_save(struct pool *pool, int memory, const char *dir, const char *path,
-                               const char *const *inputs, job_done *done, void *arg)
+struct job *pool_template_save(struct pool *pool, int memory, const struct template_files *files,
+                               job_done *done, void *arg)
 {
     struct job *job = pool_ask(pool, WIRE_JOB_TEMPLATE_SAVE, done, arg);
-    job->directory = xstrdup(dir);
-    return template_job(job, memory, path, inputs);
+    job->directory = xstrdup(files->dir);
+    job->layer = xstrdup(files->layer);
+    return template_job(job, memory, files->path, files->inputs);
 }
 
 struct job *pool_template_load(struct pool *pool, int memory, const char *path,

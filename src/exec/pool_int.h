@@ -11,6 +11,7 @@ struct job {
     char *root;                /* REMOVE: NULL is the daemon's */
     char *directory, *path;    /* LAYER, REHEARSAL: the directory is made first; TEMPLATE_… */
     char *image;               /* LAYER, ATTACH, REHEARSAL */
+    char *layer;               /* LAYER: one that it may be a copy of; TEMPLATE_SAVE */
     struct job_root *ret_root; /* ATTACH */
     uint64_t size_bytes;
     char **paths;    /* REMOVE, DETACH; TEMPLATE_…: the inputs */

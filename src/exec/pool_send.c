@@ -45,7 +45,8 @@ static int send_layer(struct worker *w, struct job *job, struct error **ret_erro
                                      .root = w->pool->exec->config.root,
                                      .path = job->path,
                                      .size_bytes = job->size_bytes,
-                                     .image = job->image};
+                                     .image = job->image,
+                                     .like = job->layer};
     if (directory_make(w, job, ret_error) < 0)
         return -1;
     conn_send(w->conn, WIRE_JOB_LAYER, 0, &message);
@@ -87,7 +88,8 @@ static int send_template_save(struct worker *w, struct job *job, struct error **
     struct wire_job_template_save message = {.seq = 1,
                                              .dir = job->directory,
                                              .path = job->path,
-                                             .inputs = (const char *const *)job->paths};
+                                             .inputs = (const char *const *)job->paths,
+                                             .layer = job->layer};
     conn_send_fd(w->conn, WIRE_JOB_TEMPLATE_SAVE, 0, &message, job->fd);
     job->fd = -1;
     return 0;
@@ -128,8 +130,12 @@ static int send_remove(struct worker *w, struct job *job, struct error **ret_err
 static int send_spares(struct worker *w, struct job *job, struct error **ret_error)
 {
     const struct exec_config *config = &w->pool->exec->config;
-    struct wire_job_spares message = {
-        .seq = 1, .root = config->root, .size_bytes = config->layer_size, .count = SPARE_LAYERS};
+    CLEANUP_STRV char **likes = template_layers(w->pool->exec);
+    struct wire_job_spares message = {.seq = 1,
+                                      .root = config->root,
+                                      .size_bytes = config->layer_size,
+                                      .count = SPARE_LAYERS,
+                                      .likes = (const char *const *)likes};
     conn_send(w->conn, WIRE_JOB_SPARES, 0, &message);
     return 0;
 }

@@ -23,13 +23,6 @@ enum {
     CPUS_EMULATED_MAX = 2,
 };
 
-static const char *template_state_name(enum template_state state)
-{
-    static const char *const names[] = {"absent", "loading", "building", "ready", "bad"};
-    _Static_assert(ARRAY_SIZE(names) == TEMPLATE_STATE_COUNT, "a name for each state");
-    return names[state];
-}
-
 static int64_t now_ns(void)
 {
     struct timespec now;
@@ -80,17 +73,20 @@ struct template *template_find(const struct exec *exec, const char *id)
     return NULL;
 }
 
-static struct template *find_base(const struct exec *exec, uint64_t base_bytes)
+struct template *template_find_base(const struct exec *exec, uint64_t base_bytes)
 {
     struct template *t;
     DL_FOREACH(exec->templates->list, t)
-        if (t->base_bytes == base_bytes)
+        if (!t->image && t->base_bytes == base_bytes)
             return t;
     return NULL;
 }
 
+/* Generic ones first. */
 static int base_order(const struct template *a, const struct template *b)
 {
+    if (!a->image != !b->image)
+        return a->image ? 1 : -1;
     return a->base_bytes < b->base_bytes ? -1 : a->base_bytes > b->base_bytes;
 }
 
@@ -105,18 +101,27 @@ static void pause_over(void *arg)
     templates_look(t->exec->templates);
 }
 
-/* The template of that memory, perhaps new. */
 struct template *template_of_base(struct exec *exec, uint64_t base_bytes)
 {
     const char *reason;
-    struct template *t = find_base(exec, base_bytes);
-    if (t)
-        return t;
-    t = xcalloc(1, sizeof(*t));
+    struct template *t = template_find_base(exec, base_bytes);
+    return t ? t
+             : template_new(exec, base_bytes, NULL,
+                            template_inputs(&exec->config, exec_accel(exec, &reason), base_bytes));
+}
+
+struct template *template_new(struct exec *exec, uint64_t base_bytes, const struct image *image,
+                              char **inputs)
+{
+    struct template *t = xcalloc(1, sizeof(*t));
     t->exec = exec;
     t->base_bytes = base_bytes;
-    t->inputs = template_inputs(&exec->config, exec_accel(exec, &reason), base_bytes);
-    template_id_make((const char *const *)t->inputs, base_bytes, t->id);
+    t->inputs = inputs;
+    t->image = image ? xstrdup(image->id) : NULL;
+    if (image)
+        template_image_id_make((const char *const *)inputs, image, t->id);
+    else
+        template_id_make((const char *const *)inputs, base_bytes, t->id);
     t->memory = -1;
     t->turn = UINT_MAX;
     t->pause = timer_new(exec->loop, pause_over, t);
@@ -137,17 +142,17 @@ static void template_stop(struct template *t)
     timer_unset(t->pause);
 }
 
-static void template_free(struct template *t)
+void template_free(struct template *t)
 {
     memory_drop(t);
     timer_free(t->pause);
     strv_free(t->inputs);
+    free(t->image);
     free(t->reason);
     free(t);
 }
 
-/* Its files go too. */
-static void template_drop(struct template *t)
+void template_drop(struct template *t)
 {
     template_stop(t);
     memory_drop(t);
@@ -183,6 +188,8 @@ static void template_turn_ready(struct template *t, int memory, uint64_t disk_by
     t->disk_bytes = disk_bytes;
     t->state = TEMPLATE_READY;
     str_set(&t->reason, NULL);
+    if (t->image)
+        pool_spares(t->exec->pool); /* copies of its layer are to be at hand */
     template_changed(t);
 }
 
@@ -215,13 +222,15 @@ void template_convict(struct template *t)
 
 /* ---- bounds --------------------------------------------------------------------------------- */
 
-/* The one that was not used for the longest time, of those that are not in use and not `keep`. */
-static struct template *oldest(const struct exec *exec, const struct template *keep, int64_t since)
+/* The one that was not used for the longest time, of those that are not in use and not `keep`. A
+ * generic one, which serves all, gives way to none of an image. */
+static struct template *oldest(const struct exec *exec, const struct template *keep, bool image,
+                               int64_t since)
 {
     struct template *t, *found = NULL;
     DL_FOREACH(exec->templates->list, t)
         if (t != keep && t->disk_bytes && !t->starting && t->used_ns < since &&
-            (!found || t->used_ns < found->used_ns))
+            (t->image || !image) && (!found || t->used_ns < found->used_ns))
             found = t;
     return found;
 }
@@ -238,14 +247,27 @@ static bool over_bounds(const struct exec *exec)
     return count > exec->config.templates_max || bytes > exec->config.templates_max_bytes;
 }
 
+static int64_t evictable_since(void)
+{
+    return now_ns() - (int64_t)EVICT_AFTER_S * 1000000000;
+}
+
+bool template_has_room(const struct exec *exec)
+{
+    const struct template *t;
+    unsigned count = 0;
+    DL_FOREACH(exec->templates->list, t)
+        count += t->state != TEMPLATE_ABSENT || t->wanted;
+    return count < exec->config.templates_max || oldest(exec, NULL, true, evictable_since());
+}
+
 /* Makes room for the newest by removing what nobody used; false if there is not enough of that. */
 static bool bounds_keep(struct template *newest)
 {
     struct exec *exec = newest->exec;
-    int64_t since =
-        newest->built_by_request ? INT64_MAX : now_ns() - (int64_t)EVICT_AFTER_S * 1000000000;
+    int64_t since = newest->built_by_request ? INT64_MAX : evictable_since();
     while (over_bounds(exec)) {
-        struct template *t = oldest(exec, newest, since);
+        struct template *t = oldest(exec, newest, newest->image, since);
         if (!t)
             return false;
         log_info("template '%s' is removed to make room for '%s'", t->id, newest->id);
@@ -257,7 +279,12 @@ static bool bounds_keep(struct template *newest)
 void template_made(struct template *t, int memory, uint64_t disk_bytes, const struct error *error)
 {
     struct templates *ts = t->exec->templates;
+    CLEANUP_ERROR struct error *reading = NULL;
     ts->making = NULL;
+    if (!error && template_head_read(t, &reading) < 0) {
+        close(memory);
+        error = reading;
+    }
     if (error) {
         template_turn_bad(t, error_text(error));
     } else {
@@ -293,7 +320,8 @@ static void template_loaded(const struct error *error, uint64_t value, void *arg
     struct template *t = arg;
     struct exec *exec = t->exec;
     t->job = NULL;
-    if (!error && template_memory_seal(t->memory, &sealing) < 0)
+    if (!error &&
+        (template_memory_seal(t->memory, &sealing) < 0 || template_head_read(t, &sealing) < 0))
         error = sealing;
     if (!error) {
         template_turn_ready(t, memory_take(t), value);
@@ -331,8 +359,7 @@ static void template_load(struct template *t)
 
 /* ---- looking for something to do ------------------------------------------------------------ */
 
-/* When an input changes, what was made of the old one is of no use. */
-static void circumstances_check(struct templates *ts)
+void templates_check(struct templates *ts)
 {
     struct exec *exec = ts->exec;
     const char *reason;
@@ -347,7 +374,7 @@ static void circumstances_check(struct templates *ts)
     struct template *old = ts->list;
     ts->list = NULL;
     DL_FOREACH_SAFE(old, t, next) {
-        bool wanted = t->disk_bytes > 0;
+        bool wanted = t->disk_bytes > 0 && !t->image;
         template_stop(t);
         template_files_remove(exec, t->id);
         if (wanted)
@@ -363,13 +390,19 @@ static void circumstances_check(struct templates *ts)
         exec->hooks.templates_changed(exec->hooks.arg);
 }
 
+static bool may_be_made(const struct template *t)
+{
+    const struct template *of = t->image ? template_find_base(t->exec, t->base_bytes) : NULL;
+    return t->state == TEMPLATE_ABSENT && t->wanted && !t->files_doomed &&
+           (!t->image || (of && of->state == TEMPLATE_READY));
+}
+
 /* The next one to build. */
 static struct template *next_wanted(const struct templates *ts)
 {
     struct template *t, *found = NULL;
     DL_FOREACH(ts->list, t)
-        if (t->state == TEMPLATE_ABSENT && t->wanted && !t->files_doomed &&
-            (!found || t->turn < found->turn))
+        if (may_be_made(t) && (!found || t->turn < found->turn))
             found = t;
     return found;
 }
@@ -381,7 +414,8 @@ static void templates_work(void *arg)
     struct template *t;
     if (!ts->begun)
         return;
-    circumstances_check(ts);
+    templates_check(ts);
+    template_images_trim(ts);
     DL_FOREACH(ts->list, t)
         if (t->state == TEMPLATE_ABSENT && t->wanted && template_files_look(t))
             template_load(t);
@@ -425,10 +459,10 @@ uint64_t template_memory_of(const struct template *t, uint64_t memory_bytes)
 
 /* Of a microvm only what is as large as its template is cloned of it, and that is made when it is
  * first asked for. */
-static bool serves(const struct exec *exec, const struct template *t, uint64_t memory_bytes)
+bool template_serves(const struct template *t, uint64_t memory_bytes)
 {
-    return template_may_grow(&exec->config) ? t->base_bytes <= memory_bytes
-                                            : t->base_bytes == memory_bytes;
+    return template_may_grow(&t->exec->config) ? t->base_bytes <= memory_bytes
+                                               : t->base_bytes == memory_bytes;
 }
 
 /* The sentence that says why the best of them is not used. */
@@ -465,17 +499,17 @@ struct template *template_choose(struct exec *exec, const struct vm *vm, char **
         *ret_why = xstrdup(exec->templates->unusable);
     if (!exec->templates->begun)
         return NULL;
-    circumstances_check(exec->templates);
+    templates_check(exec->templates);
     if (vm->cpus > template_cpus_max(config, exec_accel(exec, &reason)) ||
         memory_bytes > config->memory_max_bytes ||
         (vm->cpus != 1 && !template_may_grow(&exec->config))) {
         *ret_why = xstrdup("it asks for more than a clone can grow to");
         return NULL;
     }
-    if (!template_may_grow(&exec->config) && !find_base(exec, memory_bytes))
+    if (!template_may_grow(&exec->config))
         template_of_base(exec, memory_bytes);
     DL_FOREACH(exec->templates->list, t) { /* in the order of their memory */
-        if (!serves(exec, t, memory_bytes))
+        if (t->image || !template_serves(t, memory_bytes))
             continue;
         best = t;
         if (t->state == TEMPLATE_READY)
@@ -514,115 +548,6 @@ void template_clone_ends(struct template *t, bool hello)
     files_check_doom(t);
 }
 
-/* ---- for people ----------------------------------------------------------------------------- */
-
-static unsigned vms_of(const struct template *t)
-{
-    unsigned count = 0;
-    WORLD_FOREACH(struct vm, vm, t->exec->world, NOUN_VM)
-        count += str_eq(vm->template, t->id);
-    return count;
-}
-
-static void info_fill(const struct template *t, struct template_info *ret)
-{
-    *ret = (struct template_info){
-        .id = t->id,
-        .state = template_state_name(t->state),
-        .step = t->make ? template_make_step(t) : "",
-        .reason = str_or(t->reason, ""),
-        .memory_bytes = t->base_bytes,
-        .disk_bytes = t->disk_bytes,
-        .created_ns = t->created_ns,
-        .used_ns = t->used_ns,
-        .clones = t->clones,
-        .vms = vms_of(t),
-        .wanted = t->wanted,
-        .inputs = (const char *const *)t->inputs,
-    };
-}
-
-void exec_templates_each(const struct exec *exec,
-                         void (*each)(const struct template_info *info, void *arg), void *arg)
-{
-    struct template *t;
-    struct template_info info;
-    DL_FOREACH(exec->templates->list, t) {
-        info_fill(t, &info);
-        each(&info, arg);
-    }
-}
-
-static int template_named(const struct exec *exec, const char *name, struct template **ret,
-                          struct error **ret_error)
-{
-    struct template *t;
-    *ret = NULL;
-    DL_FOREACH(exec->templates->list, t) {
-        if (!str_starts(t->id, name))
-            continue;
-        if (*ret)
-            return error_set(ret_error, ERROR_INVALID, 0, "'%s' may be template '%s' or '%s'", name,
-                             (*ret)->id, t->id);
-        *ret = t;
-    }
-    if (!*ret)
-        return error_set(ret_error, ERROR_NOT_FOUND, 0, "there is no template '%s'", name);
-    return 0;
-}
-
-int exec_template_get(const struct exec *exec, const char *name, struct template_info *ret,
-                      struct error **ret_error)
-{
-    struct template *t;
-    if (template_named(exec, name, &t, ret_error) < 0)
-        return -1;
-    info_fill(t, ret);
-    return 0;
-}
-
-int exec_template_remove(struct exec *exec, const char *name, struct error **ret_error)
-{
-    struct template *t;
-    if (template_named(exec, name, &t, ret_error) < 0)
-        return -1;
-    if (t->state == TEMPLATE_ABSENT && !t->wanted)
-        return error_set(ret_error, ERROR_NOT_FOUND, 0, "template '%s' is not made", t->id);
-    template_drop(t);
-    templates_look(exec->templates);
-    boot_line_look(exec);
-    return 0;
-}
-
-int exec_template_build(struct exec *exec, uint64_t memory_bytes, char *ret_id,
-                        struct error **ret_error)
-{
-    const struct exec_config *config = &exec->config;
-    if (!config->templates)
-        return error_set(ret_error, ERROR_STATE, 0, "templates are switched off: set templates=on");
-    if (exec->templates->unusable)
-        return error_set(ret_error, ERROR_UNAVAILABLE, 0, "%s", exec->templates->unusable);
-    if (!exec->templates->begun)
-        return error_set(ret_error, ERROR_BUSY, 0, "the daemon is starting: try again");
-    if (memory_bytes < TEMPLATE_MEMORY_MIN || memory_bytes > config->memory_max_bytes ||
-        memory_bytes % TEMPLATE_MEMORY_STEP)
-        return error_set(ret_error, ERROR_INVALID, 0,
-                         "a template of %" PRIu64 " MiB: it must have from %d to %" PRIu64
-                         " MiB, in steps of %d",
-                         memory_bytes >> 20, TEMPLATE_MEMORY_MIN >> 20,
-                         config->memory_max_bytes >> 20, TEMPLATE_MEMORY_STEP >> 20);
-    circumstances_check(exec->templates);
-    struct template *t = template_of_base(exec, memory_bytes);
-    snprintf(ret_id, TEMPLATE_ID_MAX + 1, "%s", t->id);
-    if (t->state != TEMPLATE_BUILDING)
-        template_drop(t);
-    t->wanted = t->state == TEMPLATE_ABSENT;
-    t->built_by_request = true;
-    t->turn = 0;
-    templates_look(exec->templates);
-    return 0;
-}
-
 /* ---- start and end -------------------------------------------------------------------------- */
 
 void exec_templates_begin(struct exec *exec)
@@ -639,7 +564,7 @@ void exec_templates_begin(struct exec *exec)
     if (template_directory_take(ts) < 0)
         return;
     ts->begun = true;
-    circumstances_check(ts);
+    templates_check(ts);
     template_files_scan(ts);
     templates_work(ts);
 }

@@ -16,6 +16,11 @@
  * ready     `memory` is a sealed memfd, and its files are in <template_dir>/<id>
  * bad       VMs boot cold; it is built again after a pause that doubles
  *
+ * A generic template is a guest without a pod. One *of an image* was cloned of a generic one, and
+ * has the root of a container of that image mounted, over a writable layer of the usual size that
+ * nothing was written to since. A VM is cloned of it if one of its pod's containers has a layer
+ * that is still byte for byte the template's: `head` tells.
+ *
  * A template is a cache: it is in no store, and what is true of it is its files, which are checked
  * whenever they are loaded.
  */
@@ -36,7 +41,12 @@ enum template_state {
 enum {
     TEMPLATE_MEMORY_MIN = 48 << 20,
     TEMPLATE_MEMORY_STEP = 2 << 20, /* of virtio-mem: a huge page */
+    /* What is compared of a layer: its mark, which a VM loses when it gets the layer from its
+     * template, and its superblock, which changes whenever anybody mounts it. */
+    LAYER_HEAD_SIZE = LAYER_MARK_SIZE + 1024,
 };
+
+#define TEMPLATE_IMAGE_PREFIX "image-"
 
 struct make;
 
@@ -46,7 +56,9 @@ struct template
     struct exec *exec;
     char id[TEMPLATE_ID_MAX + 1];
     uint64_t base_bytes;
-    char **inputs; /* "name=value": all that it depends on */
+    char *image;                   /* id of the image that is in it; NULL: it is generic */
+    uint8_t head[LAYER_HEAD_SIZE]; /* of an image, ready: how its layer begins */
+    char **inputs;                 /* "name=value": all that it depends on */
     enum template_state state;
     bool wanted;                 /* absent: to be loaded or built */
     unsigned turn;               /* the least is built first; 0: a VM could have used it */
@@ -79,6 +91,12 @@ struct templates {
 
 /* "name=value", of one whose guest boots with so much memory; 0 leaves the memory out. Owned. */
 char **template_inputs(const struct exec_config *config, const char *accel, uint64_t base_bytes);
+/* Of one that is cloned of a generic one of such inputs. Owned. */
+char **template_image_inputs(const struct exec_config *config, const char *const *generic,
+                             const struct image *image);
+/* "image-0123456789ab-01234567": the beginning of the image's id, and a hash. */
+void template_image_id_make(const char *const *inputs, const struct image *image,
+                            char ret[TEMPLATE_ID_MAX + 1]);
 /* "128-0123456789abcdef": the memory in MiB, and a hash of the inputs. It is a name only: whoever
  * loads a template compares the inputs themselves. */
 void template_id_make(const char *const *inputs, uint64_t base_bytes,
@@ -121,8 +139,41 @@ void template_made(struct template *t, int memory, uint64_t disk_bytes, const st
 /* Its state or step is another one: whoever follows is told. */
 void template_changed(const struct template *t);
 
-/* The template of that memory, perhaps new. */
+/* The generic template of that memory: perhaps new; or NULL if there is none. */
 struct template *template_of_base(struct exec *exec, uint64_t base_bytes);
+struct template *template_find_base(const struct exec *exec, uint64_t base_bytes);
+/* A new one in the table, absent; the inputs are taken over. NULL: it is generic. */
+struct template *template_new(struct exec *exec, uint64_t base_bytes, const struct image *image,
+                              char **inputs);
+/* Whether a VM of so much memory can be cloned of it. */
+bool template_serves(const struct template *t, uint64_t memory_bytes);
+/* When an input changes, what was made of the old one is of no use. */
+void templates_check(struct templates *templates);
+void template_free(struct template *t);
+/* Its memory and its files go. */
+void template_drop(struct template *t);
+/* Whether one of an image would find room, or make it. */
+bool template_has_room(const struct exec *exec);
+
+/* ---- template_image.c: templates of images --------------------------------------------------- */
+
+/* The one of an image that is cloned of a generic one: perhaps new. */
+struct template *template_of_image(const struct template *generic, const struct image *image);
+/* A VM is about to be cloned of a generic template: one of an image that serves it better, with the
+ * container whose root is in that; or the generic one, with none. */
+struct template *template_choose_rooted(struct template *generic, const struct vm *vm,
+                                        struct ref *ret_ctr);
+/* Of its image, relative to the root; "" if that is gone. Owned. */
+char *template_image_file(const struct template *t);
+/* What its image runs if nobody asks for something else, and where that is looked for; "" if the
+ * image does not say. Belongs to the image. */
+void template_program(const struct template *t, const char **ret_program, const char **ret_path);
+/* Reads how its layer begins; before it is ready. */
+int template_head_read(struct template *t, struct error **ret_error);
+/* A directory of that name was found: it is wanted, or of no use (false). */
+bool template_image_found(struct templates *ts, const char *name);
+/* Forgets those of images that are neither there nor wanted. */
+void template_images_trim(struct templates *ts);
 
 /* ---- template_host.c: memory and files ------------------------------------------------------- */
 

@@ -157,12 +157,17 @@ static void rehearsals_scan(struct exec *exec)
 void template_files_scan(struct templates *ts)
 {
     struct exec *exec = ts->exec;
+    CLEANUP_STRV char **images = NULL;
     DIR *directory = opendir(exec->config.template_dir);
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
         const char *name = entry->d_name;
         uint64_t base;
         if (str_starts(name, STAGE_PREFIX) || str_starts(name, DOOMED_PREFIX)) {
             template_files_remove(exec, name);
+            continue;
+        }
+        if (str_starts(name, TEMPLATE_IMAGE_PREFIX)) {
+            strv_push(&images, name); /* when all the others are known */
             continue;
         }
         if (!template_id_read(name, &base))
@@ -178,6 +183,12 @@ void template_files_scan(struct templates *ts)
     }
     if (directory)
         closedir(directory);
+    STRV_FOREACH(name, images) {
+        if (template_image_found(ts, *name))
+            continue;
+        log_info("template '%s' is removed: what it was made of has changed", *name);
+        template_files_remove(exec, *name);
+    }
     rehearsals_scan(exec);
 }
 

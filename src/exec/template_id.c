@@ -9,7 +9,7 @@
 #include "exec/template.h"
 
 enum {
-    LAYOUT = 1, /* of what huskd does to make a template */
+    LAYOUT = 2, /* of what huskd does to make a template */
     CPUINFO_LINE = 8192,
 };
 
@@ -98,6 +98,28 @@ char *rehearsal_image(const struct exec_config *config)
     CLEANUP_STRV char **inputs = NULL;
     put_file(&inputs, "archive", config->busybox);
     return str_printf(REHEARSAL_PREFIX "%016" PRIx64 ".erofs", fnv(FNV_BASIS, inputs[0]));
+}
+
+char **template_image_inputs(const struct exec_config *config, const char *const *generic,
+                             const struct image *image)
+{
+    CLEANUP_FREE char *root =
+        str_printf("%s/%s", config->root, image->files ? image->files[0] : "");
+    char **inputs = strv_copy(generic);
+    put(&inputs, "image", image->id);
+    put_file(&inputs, "root", root);
+    put_number(&inputs, "layer", config->layer_size);
+    return inputs;
+}
+
+void template_image_id_make(const char *const *inputs, const struct image *image,
+                            char ret[TEMPLATE_ID_MAX + 1])
+{
+    uint64_t hash = FNV_BASIS;
+    STRV_FOREACH(input, inputs)
+        hash = fnv(fnv(hash, *input), "\n");
+    snprintf(ret, TEMPLATE_ID_MAX + 1, TEMPLATE_IMAGE_PREFIX "%.12s-%08" PRIx32,
+             image->id + strlen("sha256:"), (uint32_t)(hash ^ hash >> 32));
 }
 
 void template_id_make(const char *const *inputs, uint64_t base_bytes, char ret[TEMPLATE_ID_MAX + 1])

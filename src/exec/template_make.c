@@ -1,9 +1,12 @@
 /* The making of a template, a step after the other:
  *
- *     disks      a worker makes what the rehearsal needs
- *     boot       a keeper boots a guest whose memory is our file
- *     rehearse   a container is run in it, so that what every pod needs was used once
- *     freeze     the state of the devices goes into a file, QEMU ends
+ *     disks      a worker makes what the rehearsal needs; or, of an image, its layer
+ *     memory     of an image: a worker copies the generic template's
+ *     boot       a keeper boots a guest whose memory is our file; or that goes on from there
+ *     rehearse   a container is run in it, so that what every pod needs was used once; not of an
+ *                image, whose programs nobody asked for
+ *     freeze     the guest mounts the image's root; the state of the devices goes into a file, QEMU
+ *                ends
  *     save       the memory is sealed; a worker writes it beside the state
  *
  * Its keeper is in vms/tpl-ID and in no world: should we die, the next daemon ends it as a stranger
@@ -34,6 +37,7 @@ struct make {
     int memory;
     unsigned rehearsals;              /* that are left */
     char *vm, *image, *layer, *stage; /* image and layer: relative to the root */
+    char *of, **of_inputs;            /* the generic template's directory; NULL: it is generic */
     uint64_t state_bytes;
 };
 
@@ -78,6 +82,8 @@ static void make_free(struct make *m)
     free(m->image);
     free(m->layer);
     free(m->stage);
+    free(m->of);
+    strv_free(m->of_inputs);
     free(m);
 }
 
@@ -146,8 +152,10 @@ static void frozen(const struct error *error, uint64_t value, void *arg)
     make_step(m, "save");
     CLEANUP_FREE char *dir = str_printf("%s/%s", exec->config.template_dir, m->stage);
     CLEANUP_FREE char *path = template_path(m->t);
-    m->job = pool_template_save(exec->pool, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), dir, path,
-                                (const char *const *)m->t->inputs, saved, m);
+    CLEANUP_FREE char *layer = m->t->image ? path_full(exec, m->layer) : xstrdup("");
+    const struct template_files files = {
+        .dir = dir, .path = path, .layer = layer, .inputs = (const char *const *)m->t->inputs};
+    m->job = pool_template_save(exec->pool, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), &files, saved, m);
 }
 
 /* ---- freeze --------------------------------------------------------------------------------- */
@@ -168,7 +176,14 @@ static void freeze(struct make *m)
         make_fail(m, error);
         return;
     }
+    CLEANUP_FREE char *image = path_full(exec, m->image);
+    CLEANUP_FREE char *layer = path_full(exec, m->layer);
     struct wire_vm_freeze message = {.state = state};
+    if (m->t->image) {
+        message.image_path = image;
+        message.layer_path = layer;
+        template_program(m->t, &message.program, &message.path);
+    }
     timer_set(m->deadline, STEP_DEADLINE_MS);
     m->ask = link_ask(m->link, WIRE_VM_FREEZE, &message, -1, frozen, m);
 }
@@ -225,8 +240,11 @@ static int boot(struct make *m, struct error **ret_error)
     struct exec *exec = t->exec;
     struct wire_vm_boot message = {0};
     const char *reason;
-    if (boot_check(&exec->config, ret_error) < 0 ||
-        template_memory_make(t, &m->memory, ret_error) < 0)
+    CLEANUP_FREE char *state = m->of ? str_printf("%s/state", m->of) : NULL;
+    CLEANUP_FREE char *image = str_printf("ro:%s/%s", exec->config.root, m->image);
+    CLEANUP_FREE char *layer = str_printf("rw:%s/%s", exec->config.root, m->layer);
+    const char *const disks[] = {image, layer, NULL};
+    if (boot_check(&exec->config, ret_error) < 0)
         return -1;
     m->link = link_new(exec, m->vm, REF_NONE);
     m->link->makes_template = true;
@@ -238,26 +256,73 @@ static int boot(struct make *m, struct error **ret_error)
     message.cpus = 1;
     message.memory_bytes = message.base_bytes = t->base_bytes;
     message.boot_deadline_ms = exec->config.boot_deadline_ms;
+    if (m->of) {
+        message.state = state;
+        message.disks = disks;
+    }
     m->ask =
         link_ask(m->link, WIRE_VM_BOOT, &message, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), booted, m);
     return 0;
 }
 
-static void disks_made(const struct error *error, uint64_t value, void *arg)
+static void memory_made(const struct error *error, uint64_t value, void *arg)
 {
     struct make *m = arg;
     CLEANUP_ERROR struct error *failed = NULL;
     m->job = NULL;
+    if (!error) {
+        make_step(m, "boot");
+        boot(m, &failed);
+        error = failed;
+    }
+    if (error)
+        make_fail(m, error);
+}
+
+/* ---- memory --------------------------------------------------------------------------------- */
+
+static void disks_made(const struct error *error, uint64_t value, void *arg)
+{
+    struct make *m = arg;
+    struct exec *exec = m->t->exec;
+    CLEANUP_ERROR struct error *failed = NULL;
+    m->job = NULL;
+    if (!error && template_memory_make(m->t, &m->memory, &failed) < 0)
+        error = failed;
     if (error) {
         make_fail(m, error);
-        return;
+    } else if (!m->of) {
+        memory_made(NULL, 0, m);
+    } else {
+        make_step(m, "memory");
+        m->job = pool_template_load(exec->pool, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), m->of,
+                                    (const char *const *)m->of_inputs, memory_made, m);
     }
-    make_step(m, "boot");
-    if (boot(m, &failed) < 0)
-        make_fail(m, failed);
 }
 
 /* ---- disks ---------------------------------------------------------------------------------- */
+
+static void disks_of_rehearsal(struct make *m, const char *directory)
+{
+    struct exec *exec = m->t->exec;
+    m->rehearsals = REHEARSALS;
+    m->image = rehearsal_image(&exec->config);
+    m->layer = str_printf("%s/rehearsal.ext4", directory);
+    m->job = pool_rehearsal(exec->pool, directory, m->image, m->layer, disks_made, m);
+}
+
+/* Its generic one is ready: see may_be_made() of template.c. */
+static void disks_of_image(struct make *m, const char *directory)
+{
+    struct exec *exec = m->t->exec;
+    const struct template *of = template_find_base(exec, m->t->base_bytes);
+    m->of = template_path(of);
+    m->of_inputs = strv_copy((const char *const *)of->inputs);
+    m->image = template_image_file(m->t);
+    m->layer = str_printf("%s/layer.ext4", directory);
+    const struct layer_spec layer = {m->layer, m->image, exec->config.layer_size, ""};
+    m->job = pool_layer(exec->pool, directory, &layer, disks_made, m);
+}
 
 void template_make(struct template *t)
 {
@@ -266,14 +331,14 @@ void template_make(struct template *t)
     t->make = m;
     m->t = t;
     m->memory = -1;
-    m->rehearsals = REHEARSALS;
     m->vm = str_printf("tpl-%s", t->id);
-    m->image = rehearsal_image(&exec->config);
     CLEANUP_FREE char *directory = path_of_vm(m->vm);
-    m->layer = str_printf("%s/rehearsal.ext4", directory);
     m->stage = template_stage(t);
     m->deadline = timer_new(exec->loop, make_over, m);
     log_info("template '%s' is being made", t->id);
     m->step = "disks";
-    m->job = pool_rehearsal(exec->pool, directory, m->image, m->layer, disks_made, m);
+    if (t->image)
+        disks_of_image(m, directory);
+    else
+        disks_of_rehearsal(m, directory);
 }

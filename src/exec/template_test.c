@@ -99,6 +99,39 @@ static void a_file_that_was_touched_is_another_one(void **state)
     close(open(kernel, O_WRONLY | O_CREAT, 0600));
 }
 
+static char *image_id_of(const struct exec_config *config, char *file)
+{
+    CLEANUP_STRV char **generic = template_inputs(config, "tcg", 128 * MIB);
+    char *files[] = {file, NULL};
+    struct image image = {.id = "sha256:0123456789abcdef0123", .files = files};
+    CLEANUP_STRV char **inputs =
+        template_image_inputs(config, (const char *const *)generic, &image);
+    char id[TEMPLATE_ID_MAX + 1];
+    template_image_id_make((const char *const *)inputs, &image, id);
+    return xstrdup(id);
+}
+
+static void an_image_gives_an_id_of_its_own(void **state)
+{
+    char one[] = "null", other[] = "zero";
+    uint64_t bytes;
+    struct exec_config config = usual, smaller;
+    config.root = "/dev";
+    config.layer_size = 10ULL << 30;
+    smaller = config;
+    smaller.layer_size = 1 << 30;
+    CLEANUP_FREE char *id = image_id_of(&config, one);
+    CLEANUP_FREE char *again = image_id_of(&config, one);
+    CLEANUP_FREE char *of_another_file = image_id_of(&config, other);
+    CLEANUP_FREE char *of_another_size = image_id_of(&smaller, one);
+    assert_true(str_starts(id, "image-0123456789ab-"));
+    assert_int_equal(strlen(id), strlen("image-0123456789ab-01234567"));
+    assert_string_equal(id, again);
+    assert_string_not_equal(id, of_another_file);
+    assert_string_not_equal(id, of_another_size);
+    assert_false(template_id_read(id, &bytes));
+}
+
 static void an_id_tells_the_memory(void **state)
 {
     static const char *const others[] = {"",
@@ -162,6 +195,7 @@ int main(void)
         cmocka_unit_test(the_same_host_gives_the_same_id),
         cmocka_unit_test(whatever_changes_gives_another_id),
         cmocka_unit_test(a_file_that_was_touched_is_another_one),
+        cmocka_unit_test(an_image_gives_an_id_of_its_own),
         cmocka_unit_test(an_id_tells_the_memory),
         cmocka_unit_test(a_sealed_memory_cannot_be_changed_by_anybody),
         cmocka_unit_test(a_host_without_memory_says_so),

@@ -37,13 +37,15 @@ static void row_put(struct table *table, const json_t *t)
     double bytes = json_number_value(json_object_get(t, "size"));
     if (bytes > 0)
         size_format(size, sizeof(size), bytes);
-    const char *cells[] = {json_text(t, "id"), memory, state, size, vms, json_text(t, "reason")};
+    const char *cells[] = {json_text(t, "id"),    json_text(t, "image"), memory, state, size, vms,
+                           json_text(t, "reason")};
     table_row(table, cells);
 }
 
 static int template_ls(struct cli *cli, const struct args *args, struct error **ret_error)
 {
-    static const char *const titles[] = {"TEMPLATE", "MEMORY", "STATE", "SIZE", "VMS", "REASON"};
+    static const char *const titles[] = {"TEMPLATE", "IMAGE", "MEMORY", "STATE",
+                                         "SIZE",     "VMS",   "REASON"};
     CLEANUP_JSON json_t *list = NULL;
     CLEANUP_TABLE struct table table = {.columns = ARRAY_SIZE(titles)};
     if (args_word_count(args) > 1)
@@ -142,15 +144,22 @@ static int build_mb(struct cli *cli, uint64_t mb, struct error **ret_error)
     return build_follow(cli, target, ret_error);
 }
 
+static int build_image(struct cli *cli, const char *image, struct error **ret_error)
+{
+    CLEANUP_FREE char *target = http_target("/template/build", "image", image, NULL);
+    return build_follow(cli, target, ret_error);
+}
+
 static int build_one(struct cli *cli, const struct args *args, const char *word,
                      struct error **ret_error)
 {
     uint64_t bytes;
-    if (!str_to_size(word, 1 << 20, &bytes) || bytes & ((1 << 20) - 1))
+    CLEANUP_ERROR struct error *error = NULL;
+    bool memory = str_to_size(word, 1 << 20, &bytes);
+    if (memory && bytes & ((1 << 20) - 1))
         return error_set(ret_error, ERROR_INVALID, 0,
                          "'%s' is not a memory in whole MiB, such as 128 or 1G", word);
-    CLEANUP_ERROR struct error *error = NULL;
-    if (build_mb(cli, bytes >> 20, &error) == 0)
+    if ((memory ? build_mb(cli, bytes >> 20, &error) : build_image(cli, word, &error)) == 0)
         return 0;
     error_wrap(&error, "template of %s", word);
     return error_move(ret_error, &error);
@@ -170,8 +179,9 @@ static int template_build(struct cli *cli, const struct args *args, struct error
     for (size_t i = 0; i < json_array_size(list); i++) {
         const json_t *t = json_array_get(list, i);
         CLEANUP_ERROR struct error *error = NULL;
+        const char *image = json_text(t, "image");
         uint64_t mb = (uint64_t)json_integer_value(json_object_get(t, "memory"));
-        if (build_mb(cli, mb, &error) == 0)
+        if ((*image ? build_image(cli, image, &error) : build_mb(cli, mb, &error)) == 0)
             continue;
         error_wrap(&error, "template '%s'", json_text(t, "id"));
         return error_move(ret_error, &error);

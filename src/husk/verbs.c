@@ -157,13 +157,16 @@ static const struct more {
      "A template is a guest that was booted once and frozen; a VM that is cloned of one starts in "
      "a "
      "fraction of the time, and shares its memory. huskd makes those that its settings name by "
-     "itself, and anew when the kernel, QEMU or a setting changes.\n"
+     "itself, and anew when the kernel, QEMU or a setting changes; and one of each image that was "
+     "used, with the root of the image's next container in it.\n"
      "'ls' lists them. 'inspect' prints all about one, with what it was made of; its id or the "
-     "beginning of it will do. 'build' makes those of the given memories, or all that are listed, "
-     "anew, and waits for it. 'rm' removes one; VMs that were cloned of it go on, and it is made "
+     "beginning of it will do, or its image. 'build' makes those of the given memories and images, "
+     "or all that are listed, anew, and waits for it. 'rm' removes one; VMs that were cloned of it "
+     "go on, and it is made "
      "again when the next VM could use it.",
      "husk template ls  are pods cloned here?\n"
      "husk template build 256M  a template for pods of 256 MiB and more\n"
+     "husk template build busybox  one for containers of that image\n"
      "husk template rm 256  remove it again\n"},
     {VERB_IMAGES, 0, 1, false, cmd_images, "Lists images with their names, ages and sizes.",
      "husk images -q  ids only\n"},

@@ -289,6 +289,7 @@ static void exec_make(struct daemon *d)
         .storage_options = (const char *const *)d->storage_options,
         .virtiofsd = s->virtiofsd,
         .templates = str_eq(s->templates, "on"),
+        .template_images = str_eq(s->template_images, "on"),
         .template_dir = d->places.templates,
         .template_sizes = d->template_sizes,
         .template_size_count = d->template_size_count,

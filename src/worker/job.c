@@ -89,7 +89,7 @@ static int job_layer(struct peer *peer, const void *request, uint64_t *ret_value
 {
     const struct wire_job_layer *job = request;
 
-    const struct disk_layer_spec layer = {job->path, job->image, job->size_bytes};
+    const struct disk_layer_spec layer = {job->path, job->image, job->size_bytes, job->like};
     struct disk disk;
 
     if (storage_open(job->root, &disk, ret_error) < 0)
@@ -153,7 +153,7 @@ static int job_spares(struct peer *peer, const void *request, uint64_t *ret_valu
 
     if (storage_open(job->root, &disk, ret_error) < 0)
         return -1;
-    return disk.ops->layer_spares(&disk, job->size_bytes, job->count, ret_error);
+    return disk.ops->layer_spares(&disk, job->size_bytes, job->count, job->likes, ret_error);
 }
 
 static int job_sweep(struct peer *peer, const void *request, uint64_t *ret_value,
@@ -234,7 +234,7 @@ static int job_rehearsal(struct peer *peer, const void *request, uint64_t *ret_v
         if (result < 0)
             return -1;
     }
-    const struct disk_layer_spec layer = {job->layer, job->image, REHEARSAL_LAYER_SIZE};
+    const struct disk_layer_spec layer = {job->layer, job->image, REHEARSAL_LAYER_SIZE, NULL};
     return disk_block.layer_make(&work.disk, &layer, ret_error);
 }
 
@@ -252,7 +252,12 @@ static int job_template_save(struct peer *peer, const void *request, uint64_t *r
 
     if (sent_check(peer, ret_error) < 0)
         return -1;
-    return template_save(peer->sent, job->dir, job->path, job->inputs, ret_value, ret_error);
+    const struct template_save save = {.memory = peer->sent,
+                                       .dir = job->dir,
+                                       .path = job->path,
+                                       .inputs = job->inputs,
+                                       .layer = job->layer};
+    return template_save(&save, ret_value, ret_error);
 }
 
 static int job_template_load(struct peer *peer, const void *request, uint64_t *ret_value,

@@ -22,11 +22,13 @@ enum {
     PIECE = 1 << 20, /* read at a time: a multiple of PAGE */
     SHA256_SIZE = TEMPLATE_HEX / 2,
     FILE_MODE = 0600,
+    MARK_LETTERS = 26, /* too many to come twice */
 };
 
 #define META_FILE  "template.json"
 #define STATE_FILE "state"
 #define RAM_FILE   "ram"
+#define LAYER_FILE "layer"
 
 static void closep(int *fd)
 {
@@ -108,6 +110,10 @@ int template_meta_parse(const char *text, size_t size, struct template_meta *ret
         result = digest_read(json, "stateSha256", ret->state_sha256, ret_error);
     if (result == 0)
         result = digest_read(json, "ramSha256", ret->ram_sha256, ret_error);
+    if (result == 0 && json_object_get(json, "layerBytes"))
+        result = size_read(json, "layerBytes", INT64_MAX, &ret->layer_bytes, ret_error);
+    if (result == 0 && ret->layer_bytes)
+        result = digest_read(json, "layerSha256", ret->layer_sha256, ret_error);
     json_decref(json);
     if (result < 0)
         template_meta_done(ret);
@@ -123,6 +129,10 @@ char *template_meta_write(const struct template_meta *meta)
         json_pack("{s:i, s:o, s:I, s:s, s:I, s:s}", "format", TEMPLATE_FORMAT, "inputs", inputs,
                   "stateBytes", (json_int_t)meta->state_bytes, "stateSha256", meta->state_sha256,
                   "ramBytes", (json_int_t)meta->ram_bytes, "ramSha256", meta->ram_sha256);
+    if (json && meta->layer_bytes) {
+        json_object_set_new(json, "layerBytes", json_integer((json_int_t)meta->layer_bytes));
+        json_object_set_new(json, "layerSha256", json_string(meta->layer_sha256));
+    }
     char *text = json ? json_dumps(json, JSON_INDENT(2)) : NULL;
     json_decref(json);
     return text;
@@ -190,6 +200,16 @@ static int write_whole(int fd, const char *name, const uint8_t *from, size_t siz
     return 0;
 }
 
+/* The first byte from `at` on that is not in a hole, a multiple of PAGE; `size` if there is none.
+ */
+static uint64_t data_find(int fd, uint64_t at, uint64_t size)
+{
+    off_t data = lseek(fd, (off_t)at, SEEK_DATA);
+    if (data < 0)
+        return errno == ENXIO ? size : at; /* not every file system knows its holes */
+    return (uint64_t)data / PAGE * PAGE;
+}
+
 /* Calls `page` with each page of the file that is not zero, and hashes it. */
 static int pages_each(int fd, const char *name, uint64_t size,
                       int (*page)(void *arg, uint64_t at, const uint8_t *data,
@@ -200,7 +220,7 @@ static int pages_each(int fd, const char *name, uint64_t size,
     CLEANUP_FREE uint8_t *piece = xmalloc(PIECE);
     CLEANUP_HASH EVP_MD_CTX *hash = hash_begin();
     *ret_bytes = 0;
-    for (uint64_t at = 0; at < size;) {
+    for (uint64_t at = data_find(fd, 0, size); at < size; at = data_find(fd, at, size)) {
         size_t n = size - at < PIECE ? (size_t)(size - at) : PIECE;
         if (read_whole(fd, name, piece, n, at, ret_error) < 0)
             return -1;
@@ -294,6 +314,43 @@ static int state_save(int dir, struct template_meta *meta, struct error **ret_er
     return fsync(state) < 0 ? error_set(ret_error, ERROR_IO, errno, "sync '%s'", STATE_FILE) : 0;
 }
 
+static int page_count(void *arg, uint64_t at, const uint8_t *data, struct error **ret_error)
+{
+    return 0;
+}
+
+/* In the bytes before the superblock, which are zero. */
+static int mark_write(int fd, struct error **ret_error)
+{
+    char random[MARK_LETTERS + 1] = "";
+    str_random(random, MARK_LETTERS, "abcdefghijklmnopqrstuvwxyz");
+    CLEANUP_FREE char *mark = str_printf("husk template %s\n", random);
+    return write_whole(fd, LAYER_FILE, (const uint8_t *)mark, strlen(mark), 0, ret_error);
+}
+
+static int layer_save(int dir, const char *path, struct template_meta *meta, uint64_t *ret_bytes,
+                      struct error **ret_error)
+{
+    CLEANUP_FD int from = -1, to = -1;
+    uint64_t bytes = 0;
+    if (str_empty(path))
+        return 0;
+    from = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (from < 0)
+        return error_set(ret_error, ERROR_IO, errno, "open '%s'", path);
+    if (file_size(from, path, &meta->layer_bytes, ret_error) < 0 ||
+        file_open(dir, LAYER_FILE, O_RDWR | O_CREAT | O_EXCL, &to, ret_error) < 0)
+        return -1;
+    if (disk_copy(from, to) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "copy '%s'", path);
+    if (mark_write(to, ret_error) < 0 ||
+        pages_each(to, LAYER_FILE, meta->layer_bytes, page_count, NULL, meta->layer_sha256, &bytes,
+                   ret_error) < 0)
+        return -1;
+    *ret_bytes += bytes;
+    return fsync(to) < 0 ? error_set(ret_error, ERROR_IO, errno, "sync '%s'", LAYER_FILE) : 0;
+}
+
 static int meta_save(int dir, const struct template_meta *meta, struct error **ret_error)
 {
     CLEANUP_FREE char *text = template_meta_write(meta);
@@ -322,21 +379,21 @@ static int directory_place(const char *dir, const char *path, struct error **ret
     return replaced ? disk_remove(parent, dir, ret_error) : 0;
 }
 
-int template_save(int memory, const char *dir, const char *path, const char *const *inputs,
-                  uint64_t *ret_bytes, struct error **ret_error)
+int template_save(const struct template_save *save, uint64_t *ret_bytes, struct error **ret_error)
 {
-    struct template_meta meta = {.inputs = (char **)(uintptr_t)inputs};
-    CLEANUP_FD int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+    struct template_meta meta = {.inputs = (char **)(uintptr_t)save->inputs};
+    CLEANUP_FD int fd = open(save->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
     if (fd < 0)
-        return error_set(ret_error, ERROR_IO, errno, "open '%s'", dir);
+        return error_set(ret_error, ERROR_IO, errno, "open '%s'", save->dir);
     if (state_save(fd, &meta, ret_error) < 0 ||
-        ram_save(fd, memory, &meta, ret_bytes, ret_error) < 0 ||
+        ram_save(fd, save->memory, &meta, ret_bytes, ret_error) < 0 ||
+        layer_save(fd, save->layer, &meta, ret_bytes, ret_error) < 0 ||
         meta_save(fd, &meta, ret_error) < 0)
         return -1;
     if (fsync(fd) < 0)
-        return error_set(ret_error, ERROR_IO, errno, "sync '%s'", dir);
+        return error_set(ret_error, ERROR_IO, errno, "sync '%s'", save->dir);
     *ret_bytes += meta.state_bytes;
-    return directory_place(dir, path, ret_error);
+    return directory_place(save->dir, save->path, ret_error);
 }
 
 /* ---- loading -------------------------------------------------------------------------------- */
@@ -432,6 +489,29 @@ static int ram_load(int dir, int memory, const struct template_meta *meta, uint6
     return result;
 }
 
+static int layer_check(int dir, const struct template_meta *meta, uint64_t *ret_bytes,
+                       struct error **ret_error)
+{
+    CLEANUP_FD int fd = -1;
+    uint64_t size = 0, bytes = 0;
+    char found[TEMPLATE_HEX + 1];
+    if (!meta->layer_bytes)
+        return 0;
+    if (file_open(dir, LAYER_FILE, O_RDONLY, &fd, ret_error) < 0 ||
+        file_size(fd, LAYER_FILE, &size, ret_error) < 0)
+        return -1;
+    if (size != meta->layer_bytes)
+        return error_set(ret_error, ERROR_CORRUPT, 0, "'%s' has %llu bytes instead of %llu",
+                         LAYER_FILE, (unsigned long long)size,
+                         (unsigned long long)meta->layer_bytes);
+    if (pages_each(fd, LAYER_FILE, size, page_count, NULL, found, &bytes, ret_error) < 0)
+        return -1;
+    if (strcmp(found, meta->layer_sha256) != 0)
+        return error_set(ret_error, ERROR_CORRUPT, 0, "'%s' is not what was saved", LAYER_FILE);
+    *ret_bytes += bytes;
+    return 0;
+}
+
 int template_load(int memory, const char *path, const char *const *inputs, uint64_t *ret_bytes,
                   struct error **ret_error)
 {
@@ -446,6 +526,8 @@ int template_load(int memory, const char *path, const char *const *inputs, uint6
         result = state_check(dir, &meta, ret_error);
     if (result == 0)
         result = ram_load(dir, memory, &meta, ret_bytes, ret_error);
+    if (result == 0)
+        result = layer_check(dir, &meta, ret_bytes, ret_error);
     if (result == 0)
         *ret_bytes += meta.state_bytes;
     template_meta_done(&meta);

@@ -15,6 +15,7 @@
 #include "base/scratch.h"
 #include "base/str.h"
 #include "disk/disk.h"
+#include "proto/wire.h"
 #include "worker/template.h"
 
 enum { SIZE = 3 << 20, PAGE = 4096 };
@@ -76,10 +77,17 @@ static int world_close(void **state)
     return 0;
 }
 
+static int save_with(struct world *t, const char *layer, struct error **ret_error)
+{
+    const struct template_save what = {
+        .memory = t->memory, .dir = t->dir, .path = t->path, .inputs = inputs, .layer = layer};
+    return template_save(&what, &t->bytes, ret_error);
+}
+
 static void save(struct world *t)
 {
     struct error *error = NULL;
-    int rc = template_save(t->memory, t->dir, t->path, inputs, &t->bytes, &error);
+    int rc = save_with(t, "", &error);
     assert_string_equal(rc == 0 ? "" : error_text(error), "");
 }
 
@@ -183,9 +191,57 @@ static void a_state_that_is_missing_is_told(void **state)
     CLEANUP_FREE char *devices = str_printf("%s/state", t->dir);
     CLEANUP_ERROR struct error *error = NULL;
     unlink(devices);
-    assert_int_equal(template_save(t->memory, t->dir, t->path, inputs, &t->bytes, &error), -1);
+    assert_int_equal(save_with(t, "", &error), -1);
     assert_non_null(strstr(error_text(error), "open 'state'"));
     assert_int_equal(access(t->path, F_OK), -1);
+}
+
+/* A sparse file of 1 GiB, whose data are in two places. */
+static char *layer_make(const struct world *t)
+{
+    char *path = str_printf("%s/made", t->home);
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL, 0600);
+    assert_int_equal(ftruncate(fd, 1 << 30), 0);
+    assert_int_equal(pwrite(fd, "superblock", 10, LAYER_MARK_SIZE), 10);
+    assert_int_equal(pwrite(fd, "far", 3, (1 << 30) - PAGE), 3);
+    close(fd);
+    return path;
+}
+
+static void a_layer_is_saved_with_a_mark_and_checked(void **state)
+{
+    struct world *t = *state;
+    CLEANUP_FREE char *made = layer_make(t);
+    CLEANUP_FREE char *path = str_printf("%s/layer", t->path);
+    CLEANUP_FREE char *first = NULL;
+    char head[2][LAYER_MARK_SIZE + 10];
+    struct stat st;
+    for (int i = 0; i < 2; i++) {
+        if (i > 0)
+            stage(t);
+        assert_int_equal(save_with(t, made, NULL), 0);
+        int fd = open(path, O_RDONLY);
+        assert_int_equal(pread(fd, head[i], sizeof(head[i]), 0), sizeof(head[i]));
+        close(fd);
+        assert_int_equal(strncmp(head[i], "husk template ", 14), 0);
+        assert_memory_equal(head[i] + LAYER_MARK_SIZE, "superblock", 10);
+    }
+    assert_memory_not_equal(head[0], head[1], LAYER_MARK_SIZE);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_size, 1 << 30);
+    assert_true(st.st_blocks * 512 < 1 << 20);
+    int memory = memory_new();
+    first = load(t, inputs, memory);
+    assert_string_equal(first, "");
+    close(memory);
+    int fd = open(path, O_WRONLY);
+    assert_int_equal(pwrite(fd, "FAR", 3, (1 << 30) - PAGE), 3);
+    assert_refused(t, inputs, "'layer' is not what was saved");
+    assert_int_equal(ftruncate(fd, PAGE), 0);
+    assert_refused(t, inputs, "'layer' has 4096 bytes instead of");
+    close(fd);
+    unlink(path);
+    assert_refused(t, inputs, "open 'layer'");
 }
 
 /* Good, but for one thing each. */
@@ -207,6 +263,11 @@ static void a_meta_is_read_strictly(void **state)
         {META("1", "[]", "999999999999", DIGEST), "'stateBytes' is not a size"},
         {META("1", "[]", "1", DIGEST "a"), "'stateSha256' is not a SHA-256"},
         {META("1", "[]", "1", "A"), "'stateSha256' is not a SHA-256"},
+        {META("1", "[]", "1", DIGEST "\",\"layerBytes\":4096,\"layerSha256\":\"" DIGEST), ""},
+        {META("1", "[]", "1", DIGEST "\",\"layerBytes\":4096,\"layerSha256\":\"x"),
+         "'layerSha256' is not a SHA-256"},
+        {META("1", "[]", "1", DIGEST "\",\"layerBytes\":-1,\"layerSha256\":\"" DIGEST),
+         "'layerBytes' is not a size"},
         {"", "line 1"},
         {"[]", "'format' is not 1"},
     };
@@ -232,6 +293,7 @@ int main(void)
         TEST(what_was_made_of_something_else_is_refused),
         TEST(what_was_changed_is_refused),
         TEST(a_state_that_is_missing_is_told),
+        TEST(a_layer_is_saved_with_a_mark_and_checked),
         cmocka_unit_test(a_meta_is_read_strictly),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

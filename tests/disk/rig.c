@@ -242,7 +242,7 @@ int layer_make(const struct rig *rig, const char *name, const struct image *imag
                uint64_t size_bytes, struct error **ret_error)
 {
     CLEANUP_FREE char *path = layer_path(rig, name);
-    struct disk_layer_spec spec = {path, image->file, size_bytes};
+    struct disk_layer_spec spec = {path, image->file, size_bytes, NULL};
 
     return rig->disk.ops->layer_make(&rig->disk, &spec, ret_error);
 }

@@ -21,8 +21,8 @@ exec "$real" "\$@"
 EOF
 chmod 755 "$tmp/qemu"
 
-templates_start() { # one template, of 128 MiB
-    daemon_start --templates=on --template_sizes=128MiB --qemu="$tmp/qemu" "$@"
+templates_start() { # one template, of 128 MiB, and none of images unless it is said
+    daemon_start --templates=on --template_images=off --template_sizes=128MiB --qemu="$tmp/qemu" "$@"
 }
 
 # Everything that follows needs it.
@@ -32,7 +32,7 @@ template_awaited() {
 }
 
 template() { # FIELD of the template of 128 MiB
-    within 20 "$husk" template ls -o json | jq -r --arg f "$1" '.[] | select(.memory == 128) | .[$f]'
+    within 20 "$husk" template ls -o json | jq -r --arg f "$1" '.[] | select(.memory == 128 and .image == "") | .[$f]'
 }
 
 template_is() { # STATE

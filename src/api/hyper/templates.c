@@ -17,9 +17,25 @@ struct template_build {
 
 /* ---- looking -------------------------------------------------------------------------------- */
 
-static void template_show(const struct template_info *info, struct buf *out)
+static void image_show(const struct api *api, const char *id, struct buf *out)
+{
+    struct image *image = NULL;
+    if (*id)
+        world_find_image(api->world, id, &image, NULL);
+    CLEANUP_FREE char *name =
+        image && image->names && *image->names ? image_name_short(*image->names) : NULL;
+    json_text(out, "image", str_or(name, id));
+}
+
+struct showing {
+    const struct api *api;
+    struct buf *out;
+};
+
+static void template_show(const struct api *api, const struct template_info *info, struct buf *out)
 {
     json_text(out, "id", info->id);
+    image_show(api, info->image, out);
     json_text(out, "state", info->state);
     json_text(out, "step", info->step);
     json_text(out, "reason", info->reason);
@@ -33,10 +49,10 @@ static void template_show(const struct template_info *info, struct buf *out)
 
 static void template_list(const struct template_info *info, void *arg)
 {
-    struct buf *out = arg;
-    json_open(out, NULL, '{');
-    template_show(info, out);
-    json_close(out, '}');
+    const struct showing *showing = arg;
+    json_open(showing->out, NULL, '{');
+    template_show(showing->api, info, showing->out);
+    json_close(showing->out, '}');
 }
 
 void look_templates(struct call *call)
@@ -44,7 +60,8 @@ void look_templates(struct call *call)
     CLEANUP_BUF struct buf out = {0};
     json_open(&out, NULL, '{');
     json_open(&out, "items", '[');
-    exec_templates_each(call->api->exec, template_list, &out);
+    struct showing showing = {call->api, &out};
+    exec_templates_each(call->api->exec, template_list, &showing);
     json_close(&out, ']');
     json_close(&out, '}');
     call_json_text(call, 200, &out);
@@ -70,7 +87,7 @@ void look_template(struct call *call)
     }
     json_open(&out, NULL, '{');
     json_text(&out, "kind", "template");
-    template_show(&info, &out);
+    template_show(call->api, &info, &out);
     json_open(&out, "inputs", '{');
     STRV_FOREACH(input, info.inputs) {
         CLEANUP_FREE char *key = xstrndup(*input, strcspn(*input, "="));
@@ -174,14 +191,26 @@ static void build_free(void *data)
     free(build);
 }
 
+static int build_asked(struct call *call, char *ret_id, struct error **ret_error)
+{
+    const char *name = call_query(call, "image");
+    struct image *image = NULL;
+    uint64_t memory_mb;
+    if (name && world_find_image(call->api->world, name, &image, ret_error) < 0)
+        return -1;
+    if (name)
+        return exec_template_build_image(call->api->exec, image, ret_id, ret_error);
+    if (call_number(call, "memory", UINT32_MAX, 0, &memory_mb, ret_error) < 0)
+        return -1;
+    return exec_template_build(call->api->exec, memory_mb << 20, ret_id, ret_error);
+}
+
 /* It goes on when the client leaves. */
 void template_build(struct call *call)
 {
     struct error *error = NULL;
-    uint64_t memory_mb;
     char id[TEMPLATE_ID_MAX + 1];
-    if (call_number(call, "memory", UINT32_MAX, 0, &memory_mb, &error) < 0 ||
-        exec_template_build(call->api->exec, memory_mb << 20, id, &error) < 0) {
+    if (build_asked(call, id, &error) < 0) {
         call_fail(call, error);
         return;
     }
