@@ -34,9 +34,10 @@ struct container {
     uint32_t code, signal, oom;
     char *reason;
     uint64_t started_ns, finished_ns;
-    char **marks;   /* of the way to its first output */
-    bool was_heard; /* it has written something */
-    bool rehearsal; /* nobody is told of it, and nothing is left of it */
+    char **marks;    /* of the way to its first output */
+    bool was_heard;  /* it has written something */
+    bool layer_held; /* by LAYER_FREEZE, until LAYER_THAW */
+    bool rehearsal;  /* nobody is told of it, and nothing is left of it */
     struct ask *run_asks, *stop_asks, *drop_asks;
     uint32_t stop_signal, stop_grace_ms;
     bool stop_killed; /* SIGKILL was sent */

@@ -167,19 +167,33 @@ static int on_kill(struct call *c, struct error **ret_error)
     return guest_pass(c->k, m->seq, WIRE_SIGNAL, s->id, &signal, ret_error);
 }
 
-static int layer_check(struct keeper *k, const char *ctr, struct error **ret_error)
+static int layer_hold(struct keeper *k, const char *ctr, bool held, struct error **ret_error)
 {
+    struct container *c = container_find(k, ctr);
     if (vm_check_usable(k, ret_error) < 0)
         return -1;
-    if (container_find(k, ctr))
-        return 0;
-    return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%s' is not in this VM", ctr);
+    if (!c)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0, "container '%s' is not in this VM", ctr);
+    c->layer_held = held;
+    return 0;
+}
+
+/* Whoever asked for it is gone: nobody need wait for the end of its time. */
+static void layers_let_go(struct keeper *k)
+{
+    struct container *c;
+    DL_FOREACH(k->containers, c) {
+        struct wire_layer_thaw message = {.ctr = c->id};
+        if (c->layer_held)
+            guest_request(k, WIRE_LAYER_THAW, 0, &message, NULL, NULL);
+        c->layer_held = false;
+    }
 }
 
 static int on_layer_freeze(struct call *c, struct error **ret_error)
 {
     struct wire_layer_freeze message = c->m->layer_freeze;
-    if (layer_check(c->k, message.ctr, ret_error) < 0)
+    if (layer_hold(c->k, message.ctr, true, ret_error) < 0)
         return -1;
     return guest_pass(c->k, message.seq, WIRE_LAYER_FREEZE, 0, &message, ret_error);
 }
@@ -187,7 +201,7 @@ static int on_layer_freeze(struct call *c, struct error **ret_error)
 static int on_layer_thaw(struct call *c, struct error **ret_error)
 {
     struct wire_layer_thaw message = c->m->layer_thaw;
-    if (layer_check(c->k, message.ctr, ret_error) < 0)
+    if (layer_hold(c->k, message.ctr, false, ret_error) < 0)
         return -1;
     return guest_pass(c->k, message.seq, WIRE_LAYER_THAW, 0, &message, ret_error);
 }
@@ -356,6 +370,7 @@ static void control_closed(struct conn *conn, const struct error *why, void *arg
     if (conn != k->control)
         return;
     k->control = NULL;
+    layers_let_go(k);
     /* A template that is being made is of no use to the next huskd. */
     if (!k->asked || k->stopping || k->mode == WIRE_BOOT_TEMPLATE)
         loop_stop(k->loop);
@@ -384,8 +399,10 @@ static void control_accept(int events, void *arg)
         close(fd);
         return;
     }
-    if (k->control) /* huskd has been started again */
+    if (k->control) { /* huskd has been started again */
         conn_close(k->control, false);
+        layers_let_go(k);
+    }
     timer_unset(k->orphan);
     k->connection++;
     k->control = conn_new(k->loop, fd, &control_ops, k);
