@@ -28,6 +28,7 @@
 #include "disk/disk.h"
 #include "disk/path.h"
 #include "disk/unpack.h"
+#include "disk/upper_reader.h"
 
 #define PLACE "overlay"
 
@@ -36,6 +37,8 @@ enum {
     FILE_MODE = 0600,
     NAME_SIZE = 16, /* of a directory in overlay/ */
     NAME_TRIES = 8,
+    COPY_MAX_GIB = 64, /* of the tar of a layer: as large as an image's layer may be at first */
+    COPY_PIECE = 256 << 10,
 };
 
 static int overlay_check(const char *const *options, struct error **ret_error)
@@ -281,6 +284,72 @@ static int overlay_detach(const struct disk *disk, const char *layer, struct err
     return 0;
 }
 
+/* ---- an image of a layer --------------------------------------------------------------------
+
+ * The copy is the tar of the layer already, with holes for its zeros. */
+
+struct copy {
+    int fd;
+    uint64_t size;
+};
+
+static int copy_write(void *arg, const void *data, size_t size, struct error **ret_error)
+{
+    struct copy *c = arg;
+    const uint8_t *bytes = data;
+
+    if (size > 0 && (bytes[0] != 0 || memcmp(bytes, bytes + 1, size - 1) != 0) &&
+        pwrite(c->fd, data, size, (off_t)c->size) != (ssize_t)size)
+        return error_set(ret_error, errno == ENOSPC ? ERROR_NO_SPACE : ERROR_IO, errno,
+                         "copy the layer");
+    c->size += size;
+    return 0;
+}
+
+static int overlay_layer_copy(const struct disk *disk, const char *path, const char *copy,
+                              struct error **ret_error)
+{
+    CLEANUP_FREE char *full = path_full(disk->root, path);
+    CLEANUP_FREE char *upper = str_printf("%s/upper", full);
+    CLEANUP_FREE char *used = str_printf("%s/work/work", full); /* overlayfs makes it */
+    bool was_used = access(used, F_OK) == 0;
+    struct copy c = {
+        .fd = open(copy, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, FILE_MODE)};
+    const struct disk_output out = {copy_write, &c, (uint64_t)COPY_MAX_GIB << 30};
+
+    if (c.fd < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make '%s'", copy);
+    int result = upper_reader_diff(was_used ? upper : NULL, &out, ret_error);
+    if (result == 0 && ftruncate(c.fd, (off_t)c.size) < 0)
+        result = error_set(ret_error, ERROR_IO, errno, "copy the layer");
+    close(c.fd);
+    return result;
+}
+
+static int overlay_layer_diff(const struct disk *disk, const char *copy,
+                              const struct disk_output *out, struct error **ret_error)
+{
+    CLEANUP_FREE uint8_t *piece = xmalloc(COPY_PIECE);
+    int fd = open(copy, O_RDONLY | O_NOFOLLOW | O_CLOEXEC), result = 0;
+    uint64_t written = 0;
+    ssize_t n = 0;
+
+    while (result == 0 && fd >= 0 && (n = read(fd, piece, COPY_PIECE)) > 0) {
+        if ((uint64_t)n > out->max_bytes - written)
+            result = error_set(ret_error, ERROR_TOO_LARGE, 0,
+                               "the layer would have more than the %llu bytes that one may have",
+                               (unsigned long long)out->max_bytes);
+        else
+            result = out->write(out->arg, piece, (size_t)n, ret_error);
+        written += (uint64_t)n;
+    }
+    if (fd < 0 || n < 0)
+        result = error_set(ret_error, ERROR_IO, errno, "read the copy of the layer");
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
 /* ---- what nobody wants any more ------------------------------------------------------------- */
 
 /* Two who collect at the same time get in each other's way at the lock at most. */
@@ -327,5 +396,7 @@ const struct disk_ops disk_overlay = {
     .layer_usage = overlay_layer_usage,
     .attach = overlay_attach,
     .detach = overlay_detach,
+    .layer_copy = overlay_layer_copy,
+    .layer_diff = overlay_layer_diff,
     .collect = overlay_collect,
 };

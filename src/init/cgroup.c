@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/str.h"
+#include "init/events.h"
 #include "init/util.h"
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
@@ -89,6 +91,38 @@ bool cgroup_remove(const char *id)
 {
     CLEANUP_FREE char *path = str_printf(CGROUP_ROOT "/pod/%s", id);
     return rmdir(path) == 0 || errno == ENOENT;
+}
+
+int cgroup_open(const char *id)
+{
+    CLEANUP_FREE char *path = str_printf(CGROUP_ROOT "/pod/%s", str_or(id, "-"));
+    return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+/* Documentation/admin-guide/cgroup-v2.rst of Linux: "frozen" in cgroup.events, which is readable
+ * with POLLPRI whenever something of it has changed. */
+int cgroup_freeze(int group, bool on, int deadline_ms)
+{
+    const char *wanted = on ? "frozen 1" : "frozen 0";
+    CLEANUP_FD int events = openat(group, "cgroup.events", O_RDONLY | O_CLOEXEC);
+    uint64_t deadline = now_ms() + (uint64_t)deadline_ms;
+    char text[EVENTS_MAX_BYTES];
+
+    if (events < 0 || file_write_at(group, "cgroup.freeze", on ? "1" : "0") < 0)
+        return -1;
+    for (;;) {
+        struct pollfd changed = {.fd = events, .events = POLLPRI};
+        ssize_t n = pread(events, text, sizeof(text) - 1, 0);
+        text[n > 0 ? n : 0] = '\0';
+        if (strstr(text, wanted))
+            return 0;
+        uint64_t now = now_ms();
+        if (now >= deadline) {
+            errno = ETIMEDOUT;
+            return -1;
+        }
+        poll(&changed, 1, (int)(deadline - now));
+    }
 }
 
 void cgroup_signal(int group, int signal)

@@ -25,6 +25,10 @@ int cgroup_guest(struct error **ret_error);
 /* False while something is left in it. */
 bool cgroup_remove(const char *id);
 
+/* The directory of a container's group, as cgroup_new() returned it; -1 and errno. */
+int cgroup_open(const char *id);
+/* Freezes and thaws the processes of a group; when it returns 0 they are. -1 and errno. */
+int cgroup_freeze(int group, bool on, int deadline_ms);
 /* Sends a signal to every process of a group. */
 void cgroup_signal(int group, int signal);
 /* Kills everything but husk-init. */

@@ -14,6 +14,8 @@
 #include <unistd.h>
 
 #include "base/str.h"
+#include "init/cgroup.h"
+#include "init/disk.h"
 #include "init/serve.h"
 #include "init/util.h"
 
@@ -21,6 +23,7 @@
 
 enum {
     FROZEN_MAX_MS = 5 * 60 * 1000, /* whatever is asked */
+    PROCESSES_DEADLINE_MS = 10 * 1000,
     CHILD_FD = 3,
 };
 
@@ -53,25 +56,59 @@ static void told(int err)
     send(CHILD_FD, &err, sizeof(err), MSG_NOSIGNAL);
 }
 
-static void child_run(int socket, const char *device, int max_ms) __attribute__((noreturn));
+/* What is shared has no file system here that could be frozen: its processes are, and what they
+ * have written to their memory is sent to the host. */
+static int processes_hold(const char *group, bool on)
+{
+    CLEANUP_FD int fd = cgroup_open(group);
+    bool ended = fd < 0 && errno == ENOENT; /* the group of what has ended is gone */
 
-static void child_run(int socket, const char *device, int max_ms)
+    if (!ended && (fd < 0 || cgroup_freeze(fd, on, PROCESSES_DEADLINE_MS) < 0))
+        return -1;
+    CLEANUP_FD int shared = on ? open(SHARED_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    return shared >= 0 ? syncfs(shared) : 0;
+}
+
+struct hold {
+    const char *device, *group;
+    int fd; /* of the layer's file system */
+};
+
+static int hold_begin(struct hold *h)
+{
+    h->fd = -1;
+    if (disk_is_shared(h->device))
+        return processes_hold(h->group, true);
+    h->fd = layer_open(h->device);
+    return h->fd < 0 ? -1 : ioctl(h->fd, FIFREEZE, 0);
+}
+
+static int hold_end(const struct hold *h)
+{
+    return h->fd < 0 ? processes_hold(h->group, false) : ioctl(h->fd, FITHAW, 0);
+}
+
+static void child_run(int socket, struct hold *hold, int max_ms) __attribute__((noreturn));
+
+static void child_run(int socket, struct hold *hold, int max_ms)
 {
     struct pollfd end = {.fd = CHILD_FD, .events = POLLIN};
 
     dup2(socket, CHILD_FD);
     syscall(SYS_close_range, CHILD_FD + 1, ~0U, 0);
-    int fd = layer_open(device);
-    int err = fd < 0 || ioctl(fd, FIFREEZE, 0) < 0 ? errno : 0;
+    int err = hold_begin(hold) < 0 ? errno : 0;
     told(err);
-    if (err)
+    if (err) {
+        if (disk_is_shared(hold->device))
+            hold_end(hold); /* it may be half held */
         _exit(EXIT_FAILURE);
+    }
     /* waits: for the word of husk-init, or its end of the socket to be closed */
     int ready = poll(&end, 1, max_ms);
     char word;
     /* What it leaves unread would be an error at the other end, in the place of what is told. */
     recv(CHILD_FD, &word, sizeof(word), MSG_DONTWAIT);
-    err = ioctl(fd, FITHAW, 0) < 0 ? errno : 0;
+    err = hold_end(hold) < 0 ? errno : 0;
     told(ready == 0 ? ETIMEDOUT : err);
     _exit(EXIT_SUCCESS);
 }
@@ -144,8 +181,10 @@ static int child_start(const struct container *c, uint32_t max_ms, struct frozen
     if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
         return error_set(ret_error, ERROR_IO, errno, "a pair of sockets");
     pid_t pid = fork();
-    if (pid == 0)
-        child_run(ends[1], c->layer_device, max_ms < FROZEN_MAX_MS ? (int)max_ms : FROZEN_MAX_MS);
+    if (pid == 0) {
+        struct hold hold = {.device = c->layer_device, .group = c->group_name};
+        child_run(ends[1], &hold, max_ms < FROZEN_MAX_MS ? (int)max_ms : FROZEN_MAX_MS);
+    }
     close(ends[1]);
     if (pid < 0) {
         int err = errno;

@@ -44,7 +44,7 @@ typedef void share_done(const struct error *error, void *arg);
 
 /* From now on the keeper's. `root` must stay. */
 void share_begin(struct keeper *k, const struct share_child *child, const char *root);
-/* Kills it if it lives. */
+/* Has it end, and does not wait for that. */
 void share_free(struct share *share);
 /* What QEMU is to be connected to; stays here until QEMU has it. */
 int share_vhost(const struct share *share);

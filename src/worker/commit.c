@@ -107,7 +107,8 @@ int job_commit(struct peer *peer, const void *request, uint64_t *ret_value,
         return -1;
     if (!c.work.disk.ops->layer_copy)
         return error_set(ret_error, ERROR_UNSUPPORTED, 0,
-                         "the storage driver '%s' cannot make images of containers: 'block' can",
+                         "the storage driver '%s' cannot make images of containers: 'block' and "
+                         "'overlay' can",
                          c.work.disk.ops->name);
     if (disk_scratch(job->root, &scratch, &lock, ret_error) < 0)
         return -1;

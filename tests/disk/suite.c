@@ -68,7 +68,7 @@ static const struct plan {
      {{tests_content, tests_life, tests_sized, tests_dm, NULL},
       {tests_small, NULL},
       {tests_dm_small, NULL}}},
-    {"overlay", {{NULL}}, {0}, {{tests_content, tests_life, tests_overlay, NULL}}},
+    {"overlay", {{NULL}}, {0}, {{tests_content, tests_life, tests_changes, tests_overlay, NULL}}},
 };
 
 static int plan_run(const struct plan *plan, const char *home, const char *only)
