@@ -285,7 +285,7 @@ static int overlay_detach(const struct disk *disk, const char *layer, struct err
 }
 
 /* ---- an image of a layer --------------------------------------------------------------------
-
+ *
  * The copy is the tar of the layer already, with holes for its zeros. */
 
 struct copy {
