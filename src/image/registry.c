@@ -428,7 +428,14 @@ static int proxy_error(struct error **ret_error)
                      HTTP_PROXY_AUTH);
 }
 
-/* What libcurl says of TLS, told by the name of the alert: it keeps no number of it. */
+/* TLS 1.3 tells of our certificate after the handshake, and libcurl keeps no number of the alert.
+ */
+static bool wants_certificate(const char *reason)
+{
+    return strstr(reason, " alert ") &&
+           (strstr(reason, "certificate") || strstr(reason, "unknown ca"));
+}
+
 static int tls_error(const struct transfer *t, CURLcode code, const char *reason,
                      struct error **ret_error)
 {
@@ -444,7 +451,7 @@ static int tls_error(const struct transfer *t, CURLcode code, const char *reason
         return error_set(ret_error, ERROR_INVALID, 0,
                          "'%s/%s/client.cert' and 'client.key' are no certificate and its key (%s)",
                          certs, r->host, reason);
-    if (strstr(reason, "certificate required") || strstr(reason, "alert bad certificate"))
+    if (wants_certificate(reason))
         return error_set(ret_error, ERROR_DENIED, 0,
                          "it wants a client certificate that it knows (%s): put one into "
                          "'%s/%s/client.cert', its key into 'client.key'",
@@ -463,7 +470,7 @@ static int curl_error(struct transfer *t, CURLcode code, struct error **ret_erro
         return error_move(ret_error, &t->error);
     if (proxy_refuses(t))
         return proxy_error(ret_error);
-    if (strstr(reason, " alert ")) /* TLS 1.3 tells of a certificate after the handshake */
+    if (wants_certificate(reason))
         code = CURLE_SSL_CONNECT_ERROR;
     switch (code) {
     case CURLE_TOO_MANY_REDIRECTS:
