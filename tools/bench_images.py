@@ -190,7 +190,14 @@ def pulls(husk, directory):
             husk("pull", "-q", image)
         husk("rmi", image)
         row("peak memory of husk-transfer and its child", peaks.all(), "≤ 64 MiB")
-        big_pull(husk, address, directory)
+
+
+def sizes(husk, directory):
+    """What large layers, and many files, take of the workers. `husk` has made no template: the peak of a
+    worker is that of its life."""
+    with registry(directory) as address:
+        big_layer(husk, address, directory)
+    small_files(husk, directory)
 
 
 def podman_pulls(image, directory):
@@ -215,7 +222,7 @@ def podman_pulls(image, directory):
 # ---- sizes -----------------------------------------------------------------------------------
 
 
-def big_pull(husk, address, directory):
+def big_layer(husk, address, directory):
     here = directory / "big"
     here.mkdir()
     path = archive(here, fill_big)
@@ -301,5 +308,9 @@ def drivers(build, directory):
 
 def measure_images(husk, build, directory):
     pulls(husk, directory)
-    small_files(husk, directory)
+    plain = Husk(build, directory / "sizes", "--templates", "off")
+    try:
+        sizes(plain, directory)
+    finally:
+        plain.close()
     drivers(build, directory)
