@@ -109,7 +109,7 @@ def boot(archive, disk_path, memory_mb, deadline_s):
     command = ["qemu-system-x86_64", "-nodefaults", "-no-user-config", "-machine", "q35", "-accel",
                "tcg", "-cpu", "max", "-smp", "2", "-m", str(memory_mb), "-no-reboot", "-display", "none",
                "-kernel", f"{BUILD}/guest/vmlinux", "-initrd", archive,
-               "-append", "console=ttyS0 quiet panic=-1 rdinit=/init", "-serial", "stdio",
+               "-append", "console=ttyS0 quiet panic=-1 no_timer_check mitigations=off rdinit=/init", "-serial", "stdio",
                "-drive", f"file={disk_path},format=raw,if=none,id=d,cache=unsafe,discard=unmap",
                "-device", "virtio-blk-pci,drive=d"]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,

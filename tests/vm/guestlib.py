@@ -13,9 +13,10 @@ import wire
 BUILD = os.environ.get("HUSK_BUILD") or os.path.join(wire.HERE, "..", "..", "build")
 # As src/hyper/qemu_args.def has them.
 CPU = os.environ.get("HUSK_TEST_CPU", "max,-erms,-fsrm,-smap,-pku,-pks,-la57,family=6,model=6,stepping=3")
-APPEND = ("console=ttyS0 quiet panic=-1 cryptomgr.notests random.trust_cpu=on tsc=reliable "
-          "init_on_alloc=0 randomize_kstack_offset=off psi=0 noautogroup audit=0 lsm=landlock,yama "
-          "swiotlb=noforce initcall_blacklist=tracer_init_tracefs")
+APPEND = ("console=ttyS0 quiet loglevel=4 panic=-1 cryptomgr.notests random.trust_cpu=on tsc=reliable "
+          "no_timer_check nokaslr mitigations=off init_on_alloc=0 randomize_kstack_offset=off psi=0 "
+          "noautogroup audit=0 lsm=landlock,yama swiotlb=noforce "
+          "initcall_blacklist=tracer_init_tracefs")
 
 
 def tsc_khz():
