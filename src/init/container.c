@@ -400,6 +400,7 @@ static void pod_look(struct alarm *alarm)
     CLEANUP_ERROR struct error *error = NULL;
     uint32_t seq = pod_clear_seq;
 
+    slots_give_up();
     cgroup_kill_all();
     if (!pod_sweep()) {
         if (now_ms() < pod_deadline_ms) {

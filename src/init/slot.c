@@ -37,6 +37,7 @@ struct slot {
     struct ends ends;
     struct launch_request *request; /* shared with it */
     bool ready;
+    bool doomed; /* killed, and not reaped yet */
     int layer; /* rooted: a directory of its layer, until that is flushed; else -1 */
 };
 
@@ -95,7 +96,7 @@ static void slot_listen(struct slot *s)
     int fd;
     while (slot_receive(s, &told, &fd)) {
         if (told.report == LAUNCH_READY) {
-            s->ready = true;
+            s->ready = !s->doomed;
             s->layer = fd;
             rooted_wanted &= !s->request->rooted;
         } else {
@@ -121,9 +122,22 @@ bool slots_ready(void)
     bool ready = true;
     for (struct slot *s = slots; s; s = s->next) {
         slot_listen(s);
-        ready &= s->ready;
+        ready &= s->ready || s->doomed;
     }
     return ready;
+}
+
+static void slot_doom(struct slot *s)
+{
+    s->ready = false;
+    s->doomed = true;
+    kill(s->pid, SIGKILL);
+}
+
+void slots_give_up(void)
+{
+    for (struct slot *s = slots; s; s = s->next)
+        slot_doom(s);
 }
 
 void slots_limits_changed(void)
@@ -216,7 +230,7 @@ void slots_fill(void)
     int count = 0;
     janitor_open();
     for (const struct slot *s = slots; s; s = s->next)
-        count++;
+        count += !s->doomed;
     while (count < SLOTS && slot_make(NULL, &error) == 0)
         count++;
     if (error)
@@ -306,10 +320,8 @@ static struct slot *slot_pick(const struct container *c)
 static void slots_yield(const struct container *c)
 {
     for (struct slot *s = slots; s; s = s->next) {
-        if (!has_layer_of(s, c))
-            continue;
-        s->ready = false;
-        kill(s->pid, SIGKILL);
+        if (has_layer_of(s, c))
+            slot_doom(s);
     }
 }
 

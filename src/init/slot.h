@@ -13,9 +13,11 @@
 
 #include "init/container.h"
 
-/* Makes the slots that are missing, now or soon. They are given up by POD_CLEAR. */
+/* Makes the slots that are missing, now or soon. */
 void slots_fill(void);
 void slots_fill_later(void);
+/* Kills all that there are: none is used from now on, also if it takes its time to die. */
+void slots_give_up(void);
 /* Makes one whose root is ready too, of these disks: only a container of the same disks gets it. */
 struct root;
 int slots_fill_rooted(const struct root *root, const struct wire_freeze *message,
