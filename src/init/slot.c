@@ -38,7 +38,7 @@ struct slot {
     struct launch_request *request; /* shared with it */
     bool ready;
     bool doomed; /* killed, and not reaped yet */
-    int layer; /* rooted: a directory of its layer, until that is flushed; else -1 */
+    int layer;   /* rooted: a directory of its layer, until that is flushed; else -1 */
 };
 
 static struct slot *slots;
