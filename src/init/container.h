@@ -3,8 +3,7 @@
  *     WAITING   for its disks; the request CTR_START is not answered yet
  *     STARTING  its first process makes its root
  *     RUNNING   its first process runs the program
- *     ENDED     that process is gone; its mounts go once the end is told, since that may take
- * longer
+ *     ENDED     that process is gone; its mounts go once the end is told
  *
  * A container is known until CTR_CLEAR; a start that was refused leaves none behind.
  */
