@@ -71,6 +71,12 @@ within() {
     timeout -k 2 "$@"
 }
 
+# Unmounts a small disk of the test's. A worker that frees blocks of it ends with its work, a moment
+# after the daemon.
+let_go() {
+    ok "the small disk is let go of" eventually 20 umount "$1"
+}
+
 daemon_start() {
     "$huskd" --root "$root" --socket "$sock" --templates=off "$@" >>"$tmp/huskd.log" 2>&1 </dev/null &
     huskd_pid=$!
