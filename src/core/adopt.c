@@ -79,6 +79,10 @@ void core_vm_adopted(struct core *core, struct ref ref, const struct vm_snapshot
         return;
     }
     vm->paused = snapshot->paused;
+    if (vm->image_id && ref_is(vm->pod) && str_empty(snapshot->pod_uid)) {
+        vm_begin_stop(core, vm, 0, "huskd ended while a pod moved in"); /* its layer may be gone */
+        return;
+    }
     if (!snapshot->ready || !adopt_pod(core, vm, snapshot))
         vm_begin_stop(core, vm, 0, "its keeper knows another pod than the store");
     core_settle(core);

@@ -123,7 +123,7 @@ static struct object *find(const struct core *core, enum noun noun, struct ref r
 
 void core_wake(struct core *core, struct object *object)
 {
-    core->pool.due |= object->noun == NOUN_VM || object->noun == NOUN_POD;
+    core->pool.due |= object->noun != NOUN_CTR;
     if (object->woken)
         return;
     if (core->woken_count == core->woken_capacity) {

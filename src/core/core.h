@@ -56,11 +56,14 @@ struct restart_policy {
 /* Instead of BACKOFF_…_MS. Takes effect at the next restart. */
 void core_set_restarts(struct core *core, const struct restart_policy *policy);
 
-/* Idle VMs that are kept ready; a pod that asks for just so much takes one. */
+/* Idle VMs that are kept ready; a pod that asks for just so much takes one. Those of an image have
+ * the root of a container of it ready, and are for pods with just that container. */
 struct pool_shape {
     uint32_t cpus;
     uint64_t memory_mb;
-    uint32_t count; /* of VMs that are idle */
+    uint32_t count;                     /* of VMs that are idle */
+    uint64_t layer_mb;                  /* of an image: size of the container's writable layer */
+    char image[IMAGE_NAME_LEN_MAX + 1]; /* full name; "": of none */
 };
 enum {
     POOL_SHAPES_MAX = 16,
@@ -70,6 +73,15 @@ enum {
 /* At most POOL_SHAPES_MAX shapes, no two alike. Instead of what was set before: what is too much
  * is ended. */
 void core_set_pool(struct core *core, const struct pool_shape *shapes, size_t count);
+
+/* What there is of a shape. */
+struct pool_status {
+    const struct pool_shape *shape;
+    uint32_t idle, coming;
+    bool waits; /* for its image, which is not here */
+};
+/* Of the shape with that number, from 0; false if there is none. */
+bool core_pool_status(const struct core *core, size_t number, struct pool_status *ret);
 
 /* The daemon is about to end with all that runs: nothing is started any more, neither on request
  * nor by a policy. */

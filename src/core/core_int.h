@@ -29,8 +29,9 @@ struct woken {
 struct vm_pool {
     struct pool_shape shapes[POOL_SHAPES_MAX];
     size_t shape_count;
-    uint32_t failures; /* in a row: VMs that ended before a pod could take them */
-    bool due;          /* pods or VMs have changed since it was last looked at */
+    uint32_t failures;           /* in a row: VMs that ended before a pod could take them */
+    bool due;                    /* pods, VMs or images have changed since it was last looked at */
+    bool waits[POOL_SHAPES_MAX]; /* it was told that the shape's image is not here */
 };
 
 struct core {
@@ -172,6 +173,8 @@ void vm_pool_settle(struct core *core);
 /* ---- image.c -------------------------------------------------------------------------------- */
 
 void image_advance(struct core *core, struct image *image);
+/* A VM that was for that image (NULL: none) is so no more. */
+void image_wake(struct core *core, const char *id);
 void image_effect_done(struct core *core, struct image *image, enum effect_kind kind,
                        const struct error *error);
 void request_image_add(struct core *core, struct request *request);

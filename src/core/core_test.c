@@ -371,7 +371,9 @@ static uint64_t act_and_wait(void)
 
 static void set_pool(uint32_t count)
 {
-    core_set_pool(core, &(struct pool_shape){1, SPEC_MEMORY_DEFAULT_MB, count}, 1);
+    struct pool_shape shape = {.cpus = 1, .memory_mb = SPEC_MEMORY_DEFAULT_MB, .count = count};
+
+    core_set_pool(core, &shape, 1);
 }
 
 static uint32_t idle_count(void)
@@ -489,6 +491,144 @@ static void a_pod_whose_pooled_vm_dies_before_it_moved_in_gets_another(void **st
     assert_false(world_vm(world, pod->vm)->pooled);
 }
 
+/* A pool of one VM for busybox, and one for no image. */
+static void set_image_pool(uint64_t layer_mb)
+{
+    struct pool_shape shapes[] = {
+        {.cpus = 1, .memory_mb = SPEC_MEMORY_DEFAULT_MB, .count = 1, .layer_mb = layer_mb},
+        {.cpus = 1, .memory_mb = SPEC_MEMORY_DEFAULT_MB, .count = 1}};
+
+    snprintf(shapes[0].image, sizeof(shapes[0].image), "docker.io/library/busybox:latest");
+    core_set_pool(core, shapes, ARRAY_SIZE(shapes));
+    while (act_and_wait())
+        ;
+}
+
+/* The image of its one idle VM; NULL if there is none. */
+static struct vm *image_vm(void)
+{
+    struct vm *found = NULL;
+
+    WORLD_FOREACH(struct vm, vm, world, NOUN_VM)
+        if (vm->image_id && vm->state == VM_IDLE)
+            found = vm;
+    return found;
+}
+
+static void a_vm_for_an_image_is_for_a_pod_with_just_that_container(void **state)
+{
+    static const char *const others[] = {
+        "{\"id\":\"web\",\"containers\":[{\"image\":\"busybox\"},{\"image\":\"busybox\"}]}",
+        "{\"id\":\"web\",\"storage\":{\"size\":64},\"containers\":[{\"image\":\"busybox\"}]}"};
+
+    set_image_pool(SPEC_STORAGE_DEFAULT_MB);
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+        struct pod *pod = make_pod(others[i]);
+
+        assert_non_null(image_vm());
+        act(EFFECT_COUNT);
+        ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+        assert_null(world_vm(world, pod->vm)->image_id);
+        while (act_and_wait())
+            ;
+        ask((struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
+        while (act_and_wait())
+            ;
+    }
+    struct pod *pod = make_pod(ONE);
+
+    act(EFFECT_COUNT);
+    struct vm *vm = image_vm();
+
+    assert_ptr_equal(vm_layer_for(vm, pod), pod->containers);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    assert_ptr_equal(world_vm(world, pod->vm), vm);
+    while (act_and_wait())
+        ;
+    assert_int_equal(pod->state, POD_RUNNING);
+    assert_null(vm->image_id);
+    ask((struct request){.kind = REQ_POD_STOP, .pod = pod->object.ref});
+    while (act_and_wait())
+        ;
+    assert_non_null(image_vm());
+    assert_null(vm_layer_for(image_vm(), pod)); /* its layer is not empty any more */
+}
+
+static void a_pool_of_an_image_follows_its_name(void **state)
+{
+    static char *names[] = {(char *)(uintptr_t) "docker.io/library/busybox:latest", NULL};
+    struct image facts = {.names = names, .config_text = (char *)(uintptr_t) "{\"config\":{}}"};
+    struct pool_status status;
+
+    snprintf(facts.id, sizeof(facts.id), "sha256:%064d", 1);
+    set_image_pool(SPEC_STORAGE_DEFAULT_MB);
+    CLEANUP_FREE char *before = xstrdup(image_vm()->image_id);
+
+    assert_string_equal(ask((struct request){.kind = REQ_IMAGE_ADD, .image_new = &facts}), "");
+    while (act_and_wait())
+        ;
+    assert_string_equal(image_vm()->image_id, facts.id);
+    assert_string_not_equal(before, facts.id);
+    assert_int_equal(idle_count(), 2);
+    struct image *image = world_image_by_id(world, facts.id);
+
+    /* VMs are not users; but nothing is taken away under them. */
+    assert_null(ask((struct request){.kind = REQ_IMAGE_REMOVE, .image = image->object.ref}));
+    struct effect effect;
+    bool clean = false;
+
+    while (core_next_effect(core, &effect)) {
+        clean |= effect.token.kind == EFFECT_VM_CLEAN;
+        assert_true(clean || effect.token.kind != EFFECT_IMAGE_FILES);
+        core_done(core, effect.token, NULL, NULL);
+    }
+    assert_true(clean);
+    assert_string_equal(answer(), "");
+    while (act_and_wait())
+        ;
+    assert_true(core_pool_status(core, 0, &status));
+    assert_true(status.waits);
+    assert_int_equal(status.idle + status.coming, 0);
+    assert_true(core_pool_status(core, 1, &status));
+    assert_int_equal(status.idle, 1);
+    assert_false(core_pool_status(core, 2, &status));
+    assert_string_equal(ask((struct request){.kind = REQ_IMAGE_ADD, .image_new = &facts}), "");
+    while (act_and_wait())
+        ;
+    assert_non_null(image_vm());
+    set_image_pool(64); /* layers have another size now */
+    assert_int_equal(image_vm()->layer_mb, 64);
+}
+
+/* When the pod was placed is not known to who comes after: the VM's layer may be the pod's. */
+static void a_vm_for_an_image_does_not_go_back_to_the_pool(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct effect effect;
+
+    act(EFFECT_COUNT);
+    set_image_pool(SPEC_STORAGE_DEFAULT_MB);
+    struct vm *vm = image_vm();
+    struct ref ref = vm->object.ref;
+
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    while (core_next_effect(core, &effect) && effect.token.kind != EFFECT_POD_PLACE)
+        ;
+    assert_int_equal(effect.token.kind, EFFECT_POD_PLACE);
+    core->loading = true; /* another daemon; nothing is lost here but what was asked */
+    pod->effect = 0;
+    core_vm_adopted(core, ref, &(struct vm_snapshot){.ready = true, .pod_uid = ""});
+    WORLD_FOREACH(struct vm, other, world, NOUN_VM)
+        if (other != vm)
+            core_vm_adopted(core, other->object.ref,
+                            &(struct vm_snapshot){.ready = true, .pod_uid = ""});
+    core_reloaded(core);
+    while (act_and_wait())
+        ;
+    assert_null(world_vm(world, ref));
+    assert_int_equal(pod->state, POD_RUNNING);
+}
+
 static void nothing_is_started_while_the_daemon_ends(void **state)
 {
     struct pod *pod = make_pod("{\"id\":\"web\",\"restartPolicy\":\"always\",\"containers\":[{"
@@ -534,6 +674,9 @@ int main(void)
         TEST(a_pool_that_fails_is_tried_again_with_growing_delays),
         TEST(a_pool_shrinks_when_less_is_set),
         TEST(a_pod_whose_pooled_vm_dies_before_it_moved_in_gets_another),
+        TEST(a_vm_for_an_image_is_for_a_pod_with_just_that_container),
+        TEST(a_pool_of_an_image_follows_its_name),
+        TEST(a_vm_for_an_image_does_not_go_back_to_the_pool),
         TEST(nothing_is_started_while_the_daemon_ends),
     };
 

@@ -70,6 +70,7 @@ void request_image_add(struct core *core, struct request *request)
     image_take_files(core, image, facts);
     STRV_FOREACH(name, facts->names)
         world_name_image(core->world, image, *name);
+    core_wake(core, &image->object);
     world_tell(core->world, core->wall_ns, &image->object, "Added", "%s", "");
     core_answer(core, request->op, NULL, &image->object);
 }
@@ -87,6 +88,7 @@ void request_image_tag(struct core *core, struct request *request)
                   IMAGE_NAMES_MAX);
     else if (image_name_full(request->name, &full, &error) == 0)
         world_name_image(core->world, image, full);
+    core_wake(core, &image->object);
     core_answer(core, request->op, error, &image->object);
 }
 
@@ -146,6 +148,7 @@ static void image_untag(struct core *core, struct image *image, const char *gone
     bool tagged = strchr(gone, '@') != NULL;
 
     world_unname_image(core->world, image, gone);
+    core_wake(core, &image->object);
     STRV_FOREACH(name, image->names)
         tagged = tagged || (!strchr(*name, '@') && same_repository(*name, gone));
     for (size_t i = 0; !tagged && image->names && image->names[i];) {
@@ -185,9 +188,26 @@ void request_image_remove(struct core *core, struct request *request)
     op_add(core, request, &image->object);
 }
 
+void image_wake(struct core *core, const char *id)
+{
+    struct image *image = id ? world_image_by_id(core->world, id) : NULL;
+
+    if (image)
+        core_wake(core, &image->object);
+}
+
+/* VMs of the pool are not users: they end, since it has no name any more, and are waited for. */
+static bool vms_have(const struct core *core, const struct image *image)
+{
+    WORLD_FOREACH(struct vm, vm, core->world, NOUN_VM)
+        if (str_eq(vm->image_id, image->id))
+            return true;
+    return false;
+}
+
 void image_advance(struct core *core, struct image *image)
 {
-    if (image->state == IMAGE_REMOVING && !image->effect && !image->timer)
+    if (image->state == IMAGE_REMOVING && !image->effect && !image->timer && !vms_have(core, image))
         core_ask(core, EFFECT_IMAGE_FILES, &image->object, &image->effect);
 }
 

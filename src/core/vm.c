@@ -80,6 +80,9 @@ void vm_leaves_pool(struct core *core, struct vm *vm)
     if (!vm->pooled)
         return;
     vm->pooled = false;
+    image_wake(core, vm->image_id);
+    str_set(&vm->image_id, NULL);
+    vm->layer_mb = 0;
     core_changed(core, &vm->object);
 }
 
@@ -283,6 +286,7 @@ static void clean_done(struct core *core, struct vm *vm, const struct error *err
     vm_tell(core, vm, "Ended", vm->reason);
     ops_gone(core, &vm->object);
     wake_next(core, vm);
+    image_wake(core, vm->image_id);
     world_remove(core->world, &vm->object);
 }
 

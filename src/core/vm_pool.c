@@ -5,7 +5,14 @@
  * `vm->pooled` is true from the VM's making until a pod was placed in it. It is filled one VM at a
  * time, when no pod is starting: pods need the processors more. What ends too early is made again
  * after a delay, which the new VM waits out in `booting`.
+ *
+ * A VM for an image has the root of a container ready, over a layer that lies in its own directory.
+ * The pod with just such a container takes it, and when the pod is placed (POD_PLACE) the layer
+ * becomes the container's, in the place of the empty one that it was created with. From then on the
+ * VM is good for this pod only: should that not stay, it ends. A name may come to mean another
+ * image: what is idle for the old one ends, and an image that is removed waits for that.
  */
+#include "base/str.h"
 #include "core/core_int.h"
 
 enum { VMS_OF_PODS_MIN = VMS_MAX / 2 }; /* as many VMs the pool leaves to pods */
@@ -13,15 +20,33 @@ enum { VMS_OF_PODS_MIN = VMS_MAX / 2 }; /* as many VMs the pool leaves to pods *
 void core_set_pool(struct core *core, const struct pool_shape *shapes, size_t count)
 {
     core->pool.shape_count = count < POOL_SHAPES_MAX ? count : POOL_SHAPES_MAX;
-    for (size_t i = 0; i < core->pool.shape_count; i++)
+    for (size_t i = 0; i < core->pool.shape_count; i++) {
         core->pool.shapes[i] = shapes[i];
+        core->pool.waits[i] = false;
+    }
     core->pool.due = true;
     core_settle(core);
 }
 
-static bool shape_fits(const struct pool_shape *shape, const struct vm *vm)
+/* The one that its name means now; NULL if that is not here. */
+static const struct image *shape_image(const struct core *core, const struct pool_shape *shape)
 {
-    return shape->cpus == vm->cpus && shape->memory_mb == vm->memory_mb;
+    struct image *image = NULL;
+
+    world_find_image(core->world, shape->image, &image, NULL);
+    return image && image->state == IMAGE_PRESENT ? image : NULL;
+}
+
+static bool shape_fits(const struct core *core, const struct pool_shape *shape, const struct vm *vm)
+{
+    if (shape->cpus != vm->cpus || shape->memory_mb != vm->memory_mb ||
+        !*shape->image != !vm->image_id)
+        return false;
+    if (!vm->image_id)
+        return true;
+    const struct image *image = shape_image(core, shape);
+
+    return image && str_eq(image->id, vm->image_id) && shape->layer_mb == vm->layer_mb;
 }
 
 /* In the pool, or on its way there. */
@@ -30,13 +55,36 @@ static bool is_of_pool(const struct vm *vm)
     return vm->pooled && !ref_is(vm->pod) && (vm->state == VM_BOOTING || vm->state == VM_IDLE);
 }
 
+bool core_pool_status(const struct core *core, size_t number, struct pool_status *ret)
+{
+    if (number >= core->pool.shape_count)
+        return false;
+    const struct pool_shape *shape = &core->pool.shapes[number];
+
+    *ret =
+        (struct pool_status){.shape = shape, .waits = *shape->image && !shape_image(core, shape)};
+    WORLD_FOREACH(struct vm, vm, core->world, NOUN_VM)
+        if (is_of_pool(vm) && shape_fits(core, shape, vm)) {
+            ret->idle += vm->state == VM_IDLE;
+            ret->coming += vm->state == VM_BOOTING;
+        }
+    return true;
+}
+
 struct vm *vm_pool_find(const struct core *core, const struct pod *pod)
 {
-    WORLD_FOREACH(struct vm, vm, core->world, NOUN_VM)
-        if (is_of_pool(vm) && vm->state == VM_IDLE && !vm->effect && !vm->paused &&
-            vm->cpus == pod->spec.vcpu && vm->memory_mb == pod->spec.memory_mb)
+    struct vm *found = NULL;
+
+    WORLD_FOREACH(struct vm, vm, core->world, NOUN_VM) {
+        if (!is_of_pool(vm) || vm->state != VM_IDLE || vm->effect || vm->paused ||
+            vm->cpus != pod->spec.vcpu || vm->memory_mb != pod->spec.memory_mb)
+            continue;
+        if (vm_layer_for(vm, pod))
             return vm;
-    return NULL;
+        if (!vm->image_id && !found)
+            found = vm;
+    }
+    return found;
 }
 
 bool vm_pool_waits(const struct core *core)
@@ -66,7 +114,7 @@ static bool pool_shrink(struct core *core, uint32_t have[POOL_SHAPES_MAX])
 
         if (!is_of_pool(vm))
             continue;
-        while (i < core->pool.shape_count && !shape_fits(&core->pool.shapes[i], vm))
+        while (i < core->pool.shape_count && !shape_fits(core, &core->pool.shapes[i], vm))
             i++;
         if (i < core->pool.shape_count && have[i] < core->pool.shapes[i].count) {
             have[i]++;
@@ -78,25 +126,53 @@ static bool pool_shrink(struct core *core, uint32_t have[POOL_SHAPES_MAX])
     return booting;
 }
 
+/* Says so once when an image has to be waited for. */
+static bool shape_waits(struct core *core, size_t number)
+{
+    const struct pool_shape *shape = &core->pool.shapes[number];
+    bool waits = *shape->image && !shape_image(core, shape);
+
+    if (waits && !core->pool.waits[number])
+        world_tell_name(core->world, core->wall_ns, NOUN_IMAGE, shape->image, "PoolWaits",
+                        "the pool waits for this image: pull or load it");
+    core->pool.waits[number] = waits;
+    return waits;
+}
+
+static void pool_grow(struct core *core, const struct pool_shape *shape)
+{
+    const struct vm_pool *pool = &core->pool;
+    struct vm *vm = vm_make(core, shape->cpus, shape->memory_mb, NULL);
+
+    vm->pooled = true;
+    if (*shape->image) {
+        str_set(&vm->image_id, shape_image(core, shape)->id);
+        vm->layer_mb = shape->layer_mb;
+    }
+    core_set_timer(core, &vm->object, &vm->timer,
+                   pool->failures ? core_backoff_ms(pool->failures - 1) : POOL_DELAY_MS);
+}
+
 void vm_pool_settle(struct core *core)
 {
     uint32_t have[POOL_SHAPES_MAX] = {0};
     const struct vm_pool *pool = &core->pool;
+    size_t missing = POOL_SHAPES_MAX;
 
     if (!core->pool.due)
         return;
     core->pool.due = false;
-    if (pool_shrink(core, have) || core->tight || core->ending ||
+    bool booting = pool_shrink(core, have);
+
+    /* After a failure another shape's turn comes: it may be one image that cannot be mounted. */
+    for (size_t n = pool->shape_count; n-- > 0;) {
+        size_t i = (pool->failures + n) % pool->shape_count;
+
+        if (!shape_waits(core, i) && have[i] < pool->shapes[i].count)
+            missing = i;
+    }
+    if (booting || missing == POOL_SHAPES_MAX || core->tight || core->ending ||
         core->world->tables[NOUN_VM].count >= VMS_MAX - VMS_OF_PODS_MIN)
         return;
-    for (size_t i = 0; i < pool->shape_count; i++) {
-        if (have[i] >= pool->shapes[i].count)
-            continue;
-        struct vm *vm = vm_make(core, pool->shapes[i].cpus, pool->shapes[i].memory_mb, NULL);
-
-        vm->pooled = true;
-        core_set_timer(core, &vm->object, &vm->timer,
-                       pool->failures ? core_backoff_ms(pool->failures - 1) : POOL_DELAY_MS);
-        return;
-    }
+    pool_grow(core, &pool->shapes[missing]);
 }

@@ -8,6 +8,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <utlist.h>
 
@@ -144,12 +146,25 @@ static void disks_add(char ***disks, struct exec *exec, const struct pod *pod,
     strv_push_take(disks, str_printf("rw:%s/%s", exec->config.root, layer));
 }
 
+/* Of a VM that waits for a container of its image. */
+static char **disks_of_pool(const struct exec *exec, const struct vm *vm)
+{
+    const struct image *image = world_image_by_id(exec->world, vm->image_id);
+    CLEANUP_FREE char *layer = path_of_vm_layer(vm->id);
+    char **disks = NULL;
+    strv_push_take(&disks, str_printf("ro:%s/%s", exec->config.root, image_file(image)));
+    strv_push_take(&disks, str_printf("rw:%s/%s", exec->config.root, layer));
+    return disks;
+}
+
 /* Images and layers of the pod's containers, those of `first` before all others: an image that
  * several use is one disk. */
 static char **boot_disks(struct exec *exec, const struct vm *vm, const struct container *first)
 {
     char **disks = NULL;
     const struct pod *pod = world_pod(exec->world, vm->pod);
+    if (vm->image_id)
+        return disks_of_pool(exec, vm);
     if (!pod || storage_attaches(exec)) /* then they are plugged in once they are attached */
         return NULL;
     if (first)
@@ -362,11 +377,11 @@ static void spawn_keeper(struct link *link, const struct vm *vm)
         boot(link, vm);
 }
 
-void act_vm_spawn(struct task *task)
+static void spawn_begin(struct task *task)
 {
     struct exec *exec = task->exec;
     const struct vm *vm = world_vm(exec->world, task->effect.token.ref);
-    if (!vm) {
+    if (!vm || vm->state != VM_BOOTING) {
         task_fail(task, ERROR_NOT_FOUND, "the VM is gone");
         return;
     }
@@ -383,4 +398,39 @@ void act_vm_spawn(struct task *task)
     } else if (!link->accel) {
         boot(link, vm); /* adopted before its boot was asked for; if it was, this is refused */
     }
+}
+
+static void layer_made(const struct error *error, uint64_t value, void *arg)
+{
+    struct task *task = arg;
+    task->job = NULL;
+    if (error)
+        task_done(task, error, NULL);
+    else
+        spawn_begin(task);
+}
+
+/* In a directory that is made before: a job that VM_CLEAN has overtaken finds none, and leaves
+ * nothing. */
+static void layer_make(struct task *task, const struct vm *vm)
+{
+    struct exec *exec = task->exec;
+    CLEANUP_FREE char *directory = path_of_vm(vm->id);
+    CLEANUP_FREE char *full = path_full(exec, directory);
+    CLEANUP_FREE char *path = path_of_vm_layer(vm->id);
+    const struct image *image = world_image_by_id(exec->world, vm->image_id);
+    const struct layer_spec layer = {path, image_file(image), vm->layer_mb << 20, ""};
+    if (mkdir(full, 0700) < 0 && errno != EEXIST)
+        task_fail(task, ERROR_IO, "mkdir '%s': %s", full, strerror(errno));
+    else
+        task->job = pool_layer(exec->pool, NULL, &layer, layer_made, task);
+}
+
+void act_vm_spawn(struct task *task)
+{
+    const struct vm *vm = world_vm(task->exec->world, task->effect.token.ref);
+    if (vm && vm->image_id)
+        layer_make(task, vm);
+    else
+        spawn_begin(task);
 }

@@ -205,15 +205,25 @@ char *path_of_log(const struct pod *pod, const struct container *ctr)
     return str_printf("pods/%s/%s.log", pod->uid, ctr->id);
 }
 
+const char *image_file(const struct image *image)
+{
+    return image && image->files ? image->files[0] : "";
+}
+
 char *path_of_image(const struct exec *exec, const struct container *ctr)
 {
     const struct image *image = world_image(exec->world, ctr->image);
-    return xstrdup(image && image->files ? image->files[0] : "");
+    return xstrdup(image_file(image));
 }
 
 char *path_of_vm(const char *vm)
 {
     return str_printf("vms/%s", vm);
+}
+
+char *path_of_vm_layer(const char *vm)
+{
+    return str_printf("vms/%s/layer.ext4", vm);
 }
 
 char *path_full(const struct exec *exec, const char *path)

@@ -302,8 +302,15 @@ char *path_of_pod(const struct pod *pod);
 char *path_of_layer(const struct exec *exec, const struct pod *pod, const struct container *ctr);
 char *path_of_log(const struct pod *pod, const struct container *ctr);
 /* The prepared root filesystem of a container's image; "" if the image is gone. */
+/* The prepared root of an image; "" if it is NULL, or has none. */
+const char *image_file(const struct image *image);
+/* What an image (NULL: none) runs if nobody asks for something else, and where that is looked for;
+ * "" if it does not say. Belongs to the image. */
+void image_program(const struct image *image, const char **ret_program, const char **ret_path);
 char *path_of_image(const struct exec *exec, const struct container *ctr);
 char *path_of_vm(const char *vm);
+/* Of one of the pool that is for an image: the layer that will be a container's. */
+char *path_of_vm_layer(const char *vm);
 /* The prepared root of the image that is rehearsed. */
 char *rehearsal_image(const struct exec_config *config);
 /* "ROOT/path"; owned. */

@@ -47,7 +47,7 @@ static int send_layer(struct worker *w, struct job *job, struct error **ret_erro
                                      .size_bytes = job->size_bytes,
                                      .image = job->image,
                                      .like = job->layer};
-    if (directory_make(w, job, ret_error) < 0)
+    if (job->directory && directory_make(w, job, ret_error) < 0)
         return -1;
     conn_send(w->conn, WIRE_JOB_LAYER, 0, &message);
     return 0;

@@ -165,9 +165,7 @@ struct template *template_choose_rooted(struct template *generic, const struct v
                                         struct ref *ret_ctr);
 /* Of its image, relative to the root; "" if that is gone. Owned. */
 char *template_image_file(const struct template *t);
-/* What its image runs if nobody asks for something else, and where that is looked for; "" if the
- * image does not say. Belongs to the image. */
-void template_program(const struct template *t, const char **ret_program, const char **ret_path);
+const struct image *template_image(const struct template *t);
 /* Reads how its layer begins; before it is ready. */
 int template_head_read(struct template *t, struct error **ret_error);
 /* A directory of that name was found: it is wanted, or of no use (false). */

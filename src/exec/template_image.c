@@ -76,7 +76,7 @@ static struct template *image_ready(const struct exec *exec, const struct pod *p
     return generic && is_id(found->id, generic, image) ? found : NULL;
 }
 
-static const struct image *image_of(const struct template *t)
+const struct image *template_image(const struct template *t)
 {
     struct image *image = NULL;
     world_find_image(t->exec->world, t->image, &image, NULL);
@@ -85,13 +85,11 @@ static const struct image *image_of(const struct template *t)
 
 char *template_image_file(const struct template *t)
 {
-    const struct image *image = image_of(t);
-    return xstrdup(image && image->files ? image->files[0] : "");
+    return xstrdup(image_file(template_image(t)));
 }
 
-void template_program(const struct template *t, const char **ret_program, const char **ret_path)
+void image_program(const struct image *image, const char **ret_program, const char **ret_path)
 {
-    const struct image *image = image_of(t);
     const struct image_config *config = image ? &image->config : NULL;
     char **argv = !config ? NULL : config->entrypoint ? config->entrypoint : config->command;
     *ret_program = argv && *argv ? *argv : "";

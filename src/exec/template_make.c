@@ -182,7 +182,7 @@ static void freeze(struct make *m)
     if (m->t->image) {
         message.image_path = image;
         message.layer_path = layer;
-        template_program(m->t, &message.program, &message.path);
+        image_program(template_image(m->t), &message.program, &message.path);
     }
     timer_set(m->deadline, STEP_DEADLINE_MS);
     m->ask = link_ask(m->link, WIRE_VM_FREEZE, &message, -1, frozen, m);

@@ -1,4 +1,6 @@
 /* What is done to VMs and to the pod in one. */
+#include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/log.h"
@@ -165,6 +167,16 @@ static void rehearsal_begins(const struct error *error, uint64_t value, void *ar
     CLEANUP_FREE char *image_below = rehearsal_image(&exec->config);
     CLEANUP_FREE char *image = path_full(exec, image_below);
     struct wire_vm_rehearse message = {.image_path = image, .layer_path = layer};
+    const struct vm *vm = world_vm(exec->world, task->effect.token.ref);
+    const struct image *root = vm->image_id ? world_image_by_id(exec->world, vm->image_id) : NULL;
+    CLEANUP_FREE char *root_image = path_full(exec, image_file(root));
+    CLEANUP_FREE char *root_below = path_of_vm_layer(vm->id);
+    CLEANUP_FREE char *root_layer = path_full(exec, root_below);
+    if (root) {
+        message.root_image = root_image;
+        message.root_layer = root_layer;
+        image_program(root, &message.program, &message.path);
+    }
     task->ask = link_ask(link, WIRE_VM_REHEARSE, &message, -1, rehearsed, task);
 }
 
@@ -200,14 +212,40 @@ void act_vm_resume(struct task *task)
         task_ask(task, link, WIRE_VM_RESUME, &message);
 }
 
+/* The layer of the VM becomes the container's. It takes the place of one that nobody has written
+ * to; from now on this VM serves only this pod. */
+static int layer_give(const struct exec *exec, const struct vm *vm, const struct pod *pod,
+                      char **ret_from, char **ret_to, struct error **ret_error)
+{
+    const struct container *ctr = vm_layer_for(vm, pod);
+    if (!ctr)
+        return 0;
+    CLEANUP_FREE char *from = path_of_vm_layer(vm->id);
+    CLEANUP_FREE char *to = path_of_layer(exec, pod, ctr);
+    *ret_from = path_full(exec, from);
+    *ret_to = path_full(exec, to);
+    if (rename(*ret_from, *ret_to) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "rename '%s' to '%s'", *ret_from, *ret_to);
+    return 0;
+}
+
 void act_pod_place(struct task *task)
 {
-    const struct pod *pod = world_pod(task->exec->world, task->effect.token.ref);
-    struct link *link = link_for(task, link_of_pod(task->exec, task->effect.token.ref));
+    struct exec *exec = task->exec;
+    const struct pod *pod = world_pod(exec->world, task->effect.token.ref);
+    struct link *link = link_for(task, link_of_pod(exec, task->effect.token.ref));
+    CLEANUP_ERROR struct error *error = NULL;
+    CLEANUP_FREE char *from = NULL, *to = NULL;
     if (!link)
         return;
+    if (layer_give(exec, world_vm(exec->world, pod->vm), pod, &from, &to, &error) < 0) {
+        task_done(task, error, NULL);
+        return;
+    }
     struct wire_pod_place message = {.pod = pod->uid,
-                                     .hostname = str_or(pod->spec.hostname, pod->spec.id)};
+                                     .hostname = str_or(pod->spec.hostname, pod->spec.id),
+                                     .layer_from = from,
+                                     .layer_to = to};
     task_ask(task, link, WIRE_POD_PLACE, &message);
 }
 

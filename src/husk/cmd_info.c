@@ -5,7 +5,15 @@
 #include "base/str.h"
 #include "husk/cli.h"
 
-enum info_format { INFO_TEXT, INFO_NUMBER, INFO_SIZE, INFO_PAIRS, INFO_OBJECT, INFO_SIZES };
+enum info_format {
+    INFO_TEXT,
+    INFO_NUMBER,
+    INFO_SIZE,
+    INFO_PAIRS,
+    INFO_OBJECT,
+    INFO_SIZES,
+    INFO_POOL
+};
 
 /* hyperctl's lines first, in its words and order; then ours. Fields that are missing are left
  * out. */
@@ -29,6 +37,7 @@ static const struct {
     {"Accel", "Acceleration", INFO_TEXT, true},
     {"AccelReason", "  Because", INFO_TEXT, true},
     {"Templates", "Templates", INFO_OBJECT, true},
+    {"Pool", "Pool", INFO_POOL, true},
     {"Machine", "Machine", INFO_TEXT, true},
     {"Kernel", "Kernel", INFO_TEXT, true},
     {"Qemu", "QEMU", INFO_TEXT, true},
@@ -92,9 +101,29 @@ static void print_sizes(const char *title, const json_t *value)
     }
 }
 
+/* A line for each shape of the idle pool. */
+static void print_pool(const char *title, const json_t *value)
+{
+    if (json_array_size(value))
+        printf("%s:\n", title);
+    for (size_t i = 0; i < json_array_size(value); i++) {
+        const json_t *shape = json_array_get(value, i);
+        const char *image = json_text(shape, "image");
+        printf("  %dx%dMiB%s%s: ", (int)json_integer_value(json_object_get(shape, "cpu")),
+               (int)json_integer_value(json_object_get(shape, "memory")), *image ? " of " : "",
+               image);
+        if (json_is_true(json_object_get(shape, "waits")))
+            printf("waits for the image, which is not here\n");
+        else
+            printf("%d of %d idle\n", (int)json_integer_value(json_object_get(shape, "idle")),
+                   (int)json_integer_value(json_object_get(shape, "number")));
+    }
+}
+
 static void (*const INFO_PRINT[])(const char *title, const json_t *value) = {
     [INFO_TEXT] = print_text,   [INFO_NUMBER] = print_text,   [INFO_SIZE] = print_size,
     [INFO_PAIRS] = print_pairs, [INFO_OBJECT] = print_object, [INFO_SIZES] = print_sizes,
+    [INFO_POOL] = print_pool,
 };
 
 int cmd_info(struct cli *cli, const struct args *args, struct error **ret_error)

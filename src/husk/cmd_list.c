@@ -18,13 +18,15 @@ static const struct kind {
     const char *titles[COLUMNS_MAX]; /* NULL-terminated */
     const char *fields[COLUMNS_MAX]; /* of an item of format=json, column by column */
     const char *id;                  /* the field that -q prints */
+    size_t theirs;                   /* columns that hyperctl has, too; 0: all */
 } KINDS[] = {
-    {"pod", {"POD ID", "POD Name", "VM name", "Status"}, {"id", "name", "vm", "status"}, "id"},
+    {"pod", {"POD ID", "POD Name", "VM name", "Status"}, {"id", "name", "vm", "status"}, "id", 0},
     {"container",
      {"Container ID", "Name", "POD ID", "Status"},
      {"id", "name", "pod", "status"},
-     "id"},
-    {"vm", {"VM name", "Status"}, {"id", "status"}, "id"},
+     "id",
+     0},
+    {"vm", {"VM name", "Status", "For image"}, {"id", "status", "image"}, "id", 2},
 };
 
 static const struct kind *kind_find(const char *item)
@@ -181,12 +183,12 @@ static bool wants_json(const struct args *args)
     return str_eq(args_text(args, "output"), "json");
 }
 
-static void items_print_table(const struct kind *kind, const json_t *items, bool sizes)
+static void items_print_table(const struct kind *kind, const json_t *items, bool sizes, bool hyper)
 {
     CLEANUP_TABLE struct table table = {0};
     const char *titles[COLUMNS_MAX] = {0};
-    size_t fields = 0;
-    for (; fields < COLUMNS_MAX - 1 && kind->titles[fields]; fields++)
+    size_t fields = 0, max = hyper && kind->theirs ? kind->theirs : COLUMNS_MAX - 1;
+    for (; fields < max && kind->titles[fields]; fields++)
         titles[fields] = kind->titles[fields];
     titles[fields] = "Size";
     table.columns = fields + sizes;
@@ -386,7 +388,7 @@ int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error)
     else if (args_has(args, "quiet"))
         ids_print(items, kind->id);
     else
-        items_print_table(kind, items, sizes);
+        items_print_table(kind, items, sizes, cli->hyper);
     return 0;
 }
 

@@ -139,14 +139,21 @@ static void shapes_of_the_pool_are_read(void **state)
         const char *text, *sentence;
     } refusals[] = {
         {"pool_shapes = 2x1GiB",
-         "pool_shapes: '2x1GiB' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3"},
+         "pool_shapes: '2x1GiB' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3, or "
+         "CPUSxMEMORY:NUMBER:IMAGE"},
         {"pool_shapes = 0x1GiB:1",
-         "pool_shapes: '0x1GiB:1' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3"},
+         "pool_shapes: '0x1GiB:1' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3, or "
+         "CPUSxMEMORY:NUMBER:IMAGE"},
         {"pool_shapes = 1x8M:1",
          "pool_shapes: no pod can ask for '1x8M:1': see cpu_max, memory_min "
          "and memory_max"},
         {"pool = 1\npool_shapes = 1x128M:1",
          "pool_shapes: 1x128MiB is named twice; 'pool' names the default one"},
+        {"pool_shapes = 1x128M:1:a,1x128M:1:docker.io/library/a:latest",
+         "pool_shapes: 1x128MiB of docker.io/library/a:latest is named twice"},
+        {"pool_shapes = 1x128M:1:a\nstorage = overlay",
+         "pool_shapes: an image ('a') needs storage=block"},
+        {"pool_shapes = 1x128M:1:", "pool_shapes: '' is not an image name"},
         {"pool = 200\npool_shapes = 2x1G:57", "pool and pool_shapes: more than 256 VMs"},
     };
     struct pool_shape shapes[POOL_SHAPES_MAX];
@@ -155,10 +162,13 @@ static void shapes_of_the_pool_are_read(void **state)
     settings_init(&s);
     assert_int_equal(shapes_read(&s, shapes, &count, NULL), 0);
     assert_int_equal(count, 0);
-    assert_int_equal(parse(&s, "pool = 4\npool_shapes = 2x1GiB:3, 1x64M:0,1x512MiB:1\n", NULL), 0);
+    assert_int_equal(
+        parse(&s, "pool = 4\npool_shapes = 2x1GiB:3, 1x64M:0,1x512MiB:1 1x128M:2:nginx:alpine\n",
+              NULL),
+        0);
     assert_int_equal(settings_check(&s, NULL), 0);
     assert_int_equal(shapes_read(&s, shapes, &count, NULL), 0);
-    assert_int_equal(count, 3);
+    assert_int_equal(count, 4);
     assert_int_equal(shapes[0].cpus, 1);
     assert_int_equal(shapes[0].memory_mb, 128);
     assert_int_equal(shapes[0].count, 4);
@@ -166,6 +176,10 @@ static void shapes_of_the_pool_are_read(void **state)
     assert_int_equal(shapes[1].memory_mb, 1024);
     assert_int_equal(shapes[1].count, 3);
     assert_int_equal(shapes[2].memory_mb, 512);
+    assert_string_equal(shapes[2].image, "");
+    assert_string_equal(shapes[3].image, "docker.io/library/nginx:alpine");
+    assert_int_equal(shapes[3].count, 2);
+    assert_int_equal(shapes[3].layer_mb, 10 << 10);
     settings_done(&s);
     for (size_t i = 0; i < ARRAY_SIZE(refusals); i++) {
         CLEANUP_ERROR struct error *error = NULL;

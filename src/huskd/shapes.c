@@ -1,5 +1,6 @@
 #include "huskd/shapes.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/str.h"
@@ -15,10 +16,12 @@ static int shape_add(struct pool_shape shapes[POOL_SHAPES_MAX], size_t *count,
         return error_set(ret_error, ERROR_INVALID, 0, "pool_shapes: more than %d shapes",
                          POOL_SHAPES_MAX);
     for (size_t i = 0; i < *count; i++) {
-        if (shapes[i].cpus == shape->cpus && shapes[i].memory_mb == shape->memory_mb)
+        if (shapes[i].cpus == shape->cpus && shapes[i].memory_mb == shape->memory_mb &&
+            str_eq(shapes[i].image, shape->image))
             return error_set(ret_error, ERROR_INVALID, 0,
-                             "pool_shapes: %ux%lluMiB is named twice; 'pool' names the default one",
-                             shape->cpus, (unsigned long long)shape->memory_mb);
+                             "pool_shapes: %ux%lluMiB%s%s is named twice%s", shape->cpus,
+                             (unsigned long long)shape->memory_mb, *shape->image ? " of " : "",
+                             shape->image, *shape->image ? "" : "; 'pool' names the default one");
         vms += shapes[i].count;
     }
     if (vms > POOL_VMS_MAX)
@@ -28,44 +31,69 @@ static int shape_add(struct pool_shape shapes[POOL_SHAPES_MAX], size_t *count,
     return 0;
 }
 
-/* "2x1GiB:3": CPUs, memory and number of VMs. */
-static bool shape_parse(char *word, uint64_t *ret_cpus, uint64_t *ret_bytes, uint64_t *ret_count)
+/* "2x1GiB:3" or "2x1GiB:3:busybox": CPUs, memory, number of VMs, and their image; NULL: none. */
+static bool shape_parse(char *word, uint64_t *ret_cpus, uint64_t *ret_bytes, uint64_t *ret_count,
+                        const char **ret_image)
 {
     char *memory = strchr(word, 'x');
     char *count = memory ? strchr(memory, ':') : NULL;
+    char *image = count ? strchr(count + 1, ':') : NULL;
 
     if (!count)
         return false;
     *memory++ = '\0';
     *count++ = '\0';
+    if (image)
+        *image++ = '\0';
+    *ret_image = image;
     return str_to_u64(word, 1, SPEC_VCPU_MAX, ret_cpus) && str_to_size(memory, 1, ret_bytes) &&
            str_to_u64(count, 0, POOL_VMS_MAX, ret_count);
+}
+
+static int shape_image_read(const struct settings *s, const char *name, struct pool_shape *ret,
+                            struct error **ret_error)
+{
+    CLEANUP_FREE char *full = NULL;
+
+    if (!str_eq(s->storage, "block"))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "pool_shapes: an image ('%s') needs storage=block", name);
+    if (image_name_full(name, &full, ret_error) < 0)
+        return error_wrap(ret_error, "pool_shapes");
+    snprintf(ret->image, sizeof(ret->image), "%s", full);
+    ret->layer_mb = s->layer_size >> 20;
+    return 0;
 }
 
 static int shape_read(const struct settings *s, const char *word, struct pool_shape *ret,
                       struct error **ret_error)
 {
     CLEANUP_FREE char *copy = xstrdup(word);
+    const char *image;
     uint64_t cpus, bytes, count;
 
-    if (!shape_parse(copy, &cpus, &bytes, &count))
+    if (!shape_parse(copy, &cpus, &bytes, &count, &image))
         return error_set(ret_error, ERROR_INVALID, 0,
-                         "pool_shapes: '%s' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3", word);
+                         "pool_shapes: '%s' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3, or "
+                         "CPUSxMEMORY:NUMBER:IMAGE",
+                         word);
     if ((s->cpu_max && cpus > s->cpu_max) || bytes < s->memory_min || bytes & ((1 << 20) - 1) ||
         (s->memory_max && bytes > s->memory_max))
         return error_set(ret_error, ERROR_INVALID, 0,
                          "pool_shapes: no pod can ask for '%s': see cpu_max, memory_min and "
                          "memory_max",
                          word);
-    *ret = (struct pool_shape){(uint32_t)cpus, bytes >> 20, (uint32_t)count};
-    return 0;
+    *ret = (struct pool_shape){
+        .cpus = (uint32_t)cpus, .memory_mb = bytes >> 20, .count = (uint32_t)count};
+    return image ? shape_image_read(s, image, ret, ret_error) : 0;
 }
 
 int shapes_read(const struct settings *s, struct pool_shape ret[POOL_SHAPES_MAX], size_t *ret_count,
                 struct error **ret_error)
 {
     const char *rest = str_or(s->pool_shapes, "");
-    struct pool_shape shape = {1, s->memory_default >> 20, (uint32_t)s->pool};
+    struct pool_shape shape = {
+        .cpus = 1, .memory_mb = s->memory_default >> 20, .count = (uint32_t)s->pool};
 
     *ret_count = 0;
     if (shape_add(ret, ret_count, &shape, ret_error) < 0)

@@ -18,7 +18,7 @@ enum {
     SETTLE_MS = 700,          /* RCU's grace periods, released cgroups, delayed work */
 };
 
-enum phase { PHASE_AWAKE, PHASE_SETTLING, PHASE_FROZEN };
+enum phase { PHASE_AWAKE, PHASE_PREPARING, PHASE_SETTLING, PHASE_FROZEN };
 
 static enum phase phase;
 static uint32_t freeze_seq;
@@ -30,8 +30,9 @@ static void freeze_done(struct alarm *alarm)
 {
     CLEANUP_ERROR struct error *error = NULL;
 
+    bool freezes = phase == PHASE_SETTLING;
     sync();
-    phase = slots_flush(&error) < 0 ? PHASE_AWAKE : PHASE_FROZEN;
+    phase = slots_flush(&error) == 0 && freezes ? PHASE_FROZEN : PHASE_AWAKE;
     serve_reply(freeze_seq, error);
 }
 
@@ -40,7 +41,7 @@ static void freeze_look(struct alarm *alarm)
     if (!slots_ready() && now_ms() < deadline_ms)
         alarm_set(alarm, LOOK_MS, freeze_look);
     else
-        alarm_set(alarm, SETTLE_MS, freeze_done);
+        alarm_set(alarm, phase == PHASE_SETTLING ? SETTLE_MS : 0, freeze_done);
 }
 
 /* A slot whose root is that of the image's next container. */
@@ -57,25 +58,41 @@ static int slot_prepare(const struct wire_freeze *m, struct error **ret_error)
     return slots_fill_rooted(&root, m, ret_error);
 }
 
-void freeze_begin(const struct wire_freeze *message)
+static void slots_begin(const struct wire_freeze *message, enum phase next)
 {
     CLEANUP_ERROR struct error *error = NULL;
 
     disks_remember();
     if (phase != PHASE_AWAKE || !pod_idle())
-        error_set(&error, ERROR_STATE, 0, "a guest that %s cannot be frozen",
-                  phase == PHASE_AWAKE ? "has a pod" : "is frozen");
+        error_set(&error, ERROR_STATE, 0, "a guest that %s cannot be %s",
+                  phase == PHASE_AWAKE ? "has a pod" : "is frozen",
+                  next == PHASE_SETTLING ? "frozen" : "prepared");
     else
         slot_prepare(message, &error);
     if (error) {
         serve_reply(message->seq, error);
         return;
     }
-    phase = PHASE_SETTLING;
+    phase = next;
     freeze_seq = message->seq;
     deadline_ms = now_ms() + SLOTS_DEADLINE_MS;
     slots_fill();
     freeze_look(&freeze_alarm);
+}
+
+void freeze_begin(const struct wire_freeze *message)
+{
+    slots_begin(message, PHASE_SETTLING);
+}
+
+void prepare_begin(const struct wire_prepare *message)
+{
+    const struct wire_freeze as = {.seq = message->seq,
+                                   .image_disk = message->image_disk,
+                                   .layer_disk = message->layer_disk,
+                                   .program = message->program,
+                                   .path = message->path};
+    slots_begin(&as, PHASE_PREPARING);
 }
 
 void freeze_end(const struct wire_awake *message)
@@ -96,7 +113,8 @@ bool freeze_refuses(uint32_t seq)
     CLEANUP_ERROR struct error *error = NULL;
     if (phase == PHASE_AWAKE)
         return false;
-    error_set(&error, ERROR_STATE, 0, "the guest is frozen, and waits for AWAKE");
+    error_set(&error, ERROR_STATE, 0, "the guest %s",
+              phase == PHASE_PREPARING ? "is being prepared" : "is frozen, and waits for AWAKE");
     serve_reply(seq, error);
     return true;
 }

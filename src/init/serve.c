@@ -28,6 +28,11 @@ static void serve_freeze(const struct wire_frame *frame, const void *message)
     freeze_begin(message);
 }
 
+static void serve_prepare(const struct wire_frame *frame, const void *message)
+{
+    prepare_begin(message);
+}
+
 static void serve_awake(const struct wire_frame *frame, const void *message)
 {
     freeze_end(message);
@@ -154,6 +159,7 @@ static const struct {
     {WIRE_POWER_OFF, serve_power_off},
     {WIRE_SET_TIME, serve_set_time},
     {WIRE_FREEZE, serve_freeze},
+    {WIRE_PREPARE, serve_prepare},
     {WIRE_AWAKE, serve_awake},
     {WIRE_LAYER_FREEZE, serve_layer_freeze},
     {WIRE_LAYER_THAW, serve_layer_thaw},
@@ -172,6 +178,7 @@ static void serve_frame(const struct wire_frame *frame)
         struct wire_pod_clear pod_clear;
         struct wire_set_time set_time;
         struct wire_freeze freeze;
+        struct wire_prepare prepare;
         struct wire_awake awake;
         struct wire_layer_freeze layer_freeze;
         struct wire_layer_thaw layer_thaw;

@@ -123,6 +123,8 @@ const char *disk_address(const struct disk *disk);
 const char *disk_top(const struct disk *disk);
 /* Of the disk of that file; NULL if the VM has none. */
 const char *disk_address_of(struct keeper *k, const char *path);
+/* The file of that path has another one now; whoever has it goes on. ERROR_NOT_FOUND. */
+int disk_rename(struct keeper *k, const char *from, const char *to, struct error **ret_error);
 /* Whether any is on its way out. */
 bool disks_leaving(const struct keeper *k);
 void disks_free(struct keeper *k);

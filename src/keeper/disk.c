@@ -70,6 +70,15 @@ const char *disk_address_of(struct keeper *k, const char *path)
     return d ? d->address : NULL;
 }
 
+int disk_rename(struct keeper *k, const char *from, const char *to, struct error **ret_error)
+{
+    struct disk *d = disk_find(k, from);
+    if (!d)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0, "the VM has no disk '%s'", from);
+    str_set(&d->path, to);
+    return 0;
+}
+
 static struct disk *disk_new(struct keeper *k, const char *path, bool read_only)
 {
     struct disk *d = xcalloc(1, sizeof(*d));

@@ -2,6 +2,10 @@
  * them. What it needed for that was then read, allocated and (under emulation) translated once.
  *
  *   SETTING_UP ──► STARTING ──► EXECUTING ──► ENDING ──► CLEARING ──► LEAVING ──► (over)
+ *                                                                        └──► PREPARING ──┘
+ *
+ * A VM that is for an image then prepares the root of its next container: of disks that it booted
+ * with, and on which nothing was rehearsed.
  *
  * Nobody is told of it and nothing is left of it: no exit code, no log, no disk.
  */
@@ -16,12 +20,14 @@
 #define REHEARSAL_EXEC "rehearsal"
 #define REHEARSAL_PATH "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-enum stage { SETTING_UP, STARTING, EXECUTING, ENDING, CLEARING, LEAVING };
+enum stage { SETTING_UP, STARTING, EXECUTING, ENDING, CLEARING, LEAVING, PREPARING };
 
 struct rehearsal {
-    enum stage stage;
+    enum stage stage, last;
     struct ask *asks;
-    char *image, *layer; /* paths */
+    char *image, *layer;           /* paths */
+    char *root_image, *root_layer; /* same */
+    char *program, *path;          /* as in PREPARE */
     struct container *ctr;
     struct timer *deadline;
 };
@@ -31,6 +37,10 @@ static void rehearsal_free(struct rehearsal *r)
     timer_free(r->deadline);
     free(r->image);
     free(r->layer);
+    free(r->root_image);
+    free(r->root_layer);
+    free(r->program);
+    free(r->path);
     free(r);
 }
 
@@ -70,6 +80,20 @@ static void guest_answered(struct keeper *k, const struct error *error, void *ar
     rehearsal_go_on(k, error);
 }
 
+static int root_prepare(struct keeper *k, struct error **ret_error)
+{
+    const struct rehearsal *r = k->rehearsal;
+    struct wire_prepare prepare = {.image_disk = disk_address_of(k, r->root_image),
+                                   .layer_disk = disk_address_of(k, r->root_layer),
+                                   .program = r->program,
+                                   .path = r->path};
+    if (!prepare.image_disk || !prepare.layer_disk)
+        return error_set(ret_error, ERROR_NOT_FOUND, 0, "the VM has no disk '%s'",
+                         prepare.image_disk ? r->root_layer : r->root_image);
+    guest_request(k, WIRE_PREPARE, 0, &prepare, guest_answered, k->rehearsal);
+    return 0;
+}
+
 static int next_stage(struct keeper *k, struct error **ret_error)
 {
     struct rehearsal *r = k->rehearsal;
@@ -93,6 +117,8 @@ static int next_stage(struct keeper *k, struct error **ret_error)
         vm_left(k, NULL);
         return 0;
     case LEAVING:
+        return root_prepare(k, ret_error);
+    case PREPARING:
         break;
     }
     return 0;
@@ -116,7 +142,7 @@ void rehearsal_go_on(struct keeper *k, const struct error *error)
     struct rehearsal *r = k->rehearsal;
     if (!r)
         return;
-    if (!error && r->stage < LEAVING) {
+    if (!error && r->stage < r->last) {
         if (next_stage(k, &own) == 0)
             return;
         error = own;
@@ -145,6 +171,11 @@ int rehearsal_begin(struct keeper *k, const struct wire_vm_rehearse *m, struct e
     struct rehearsal *r = k->rehearsal = xcalloc(1, sizeof(*r));
     r->image = xstrdup(m->image_path);
     r->layer = xstrdup(m->layer_path);
+    r->root_image = xstrdup(m->root_image);
+    r->root_layer = xstrdup(m->root_layer);
+    r->program = xstrdup(m->program);
+    r->path = xstrdup(m->path);
+    r->last = str_empty(m->root_layer) ? LEAVING : PREPARING;
     r->deadline = timer_new(k->loop, rehearsal_late, k);
     timer_set(r->deadline, REHEARSAL_DEADLINE_MS);
     ask_add(k, &r->asks, m->seq, NULL);

@@ -493,6 +493,8 @@ int vm_place(struct keeper *k, const struct wire_pod_place *m, struct error **re
     }
     if (*k->pod || k->placing)
         return error_set(ret_error, ERROR_BUSY, 0, "the VM has a pod already");
+    if (!str_empty(m->layer_to) && disk_rename(k, m->layer_from, m->layer_to, ret_error) < 0)
+        return -1;
     if (getrandom(entropy, sizeof(entropy), 0) != (ssize_t)sizeof(entropy))
         setup.entropy.size = 0;
     if (ask_add(k, &k->place_asks, m->seq, ret_error) < 0)

@@ -81,6 +81,9 @@ int vm_verify(const struct world *world, const struct vm *vm, struct error **ret
     MUST(vm->state != VM_IDLE || !pod, "vm '%s' is idle with a pod in it", vm->id);
     MUST(vm->state != VM_ASSOCIATED || pod, "vm '%s' is associated with no pod", vm->id);
     MUST(!vm->pooled || !pod || !pod->placed, "vm '%s' is of the pool, but has a pod", vm->id);
+    MUST(!vm->image_id || vm->pooled, "vm '%s' is for an image, but not of the pool", vm->id);
+    MUST(!vm->image_id || world_image_by_id(world, vm->image_id),
+         "vm '%s' is for image '%s', which is not there", vm->id, vm->image_id);
     MUST(!vm->paused || vm->state == VM_ASSOCIATED || vm->state == VM_IDLE,
          "vm '%s' is paused, but %s", vm->id, vm_state_name(vm->state));
     return 0;

@@ -31,6 +31,7 @@ void vm_free(struct vm *vm)
     free(vm->accel);
     free(vm->machine);
     free(vm->template);
+    free(vm->image_id);
     free(vm->reason);
     free(vm);
 }
@@ -44,6 +45,16 @@ void image_free(struct image *image)
     strv_free(image->names);
     strv_free(image->files);
     free(image);
+}
+
+const struct container *vm_layer_for(const struct vm *vm, const struct pod *pod)
+{
+    const struct container *ctr = pod->containers;
+
+    if (!vm->image_id || pod->container_count != 1 || pod->spec.storage_mb != vm->layer_mb)
+        return NULL;
+    return ctr->state == CTR_PENDING && !ctr->run && str_eq(ctr->image_id, vm->image_id) ? ctr
+                                                                                         : NULL;
 }
 
 bool ctr_is_up(const struct container *ctr)

@@ -37,6 +37,9 @@ struct vm {
     bool dead;          /* QEMU is gone for sure; it only has to be cleaned */
     char *reason;       /* why it ended, NULL: because it was asked to */
     bool pooled;        /* made to be idle until a pod takes it, and no pod was placed in it yet */
+    char *image_id;     /* pooled: the image whose root is ready in it, over a writable layer of its
+                         * own; NULL: none */
+    uint64_t layer_mb;  /* then: size of that layer */
 
     /* the core's own, not stored */
     bool seen;         /* after a reload: its keeper was found, or found gone */
@@ -56,5 +59,11 @@ int vm_state_from_name(const char *name);
 const char *vm_status(const struct vm *vm);
 
 void vm_free(struct vm *vm);
+
+/* The container of the pod whose writable layer that of the VM becomes when the pod moves in: the
+ * only one, of just that image, which has never run. NULL: there is none. */
+struct container;
+struct pod;
+const struct container *vm_layer_for(const struct vm *vm, const struct pod *pod);
 
 #endif

@@ -429,23 +429,45 @@ static void event_name(struct feed_event *event, const struct object *object)
     }
 }
 
-void world_tell(struct world *world, int64_t time_ns, const struct object *object,
-                const char *reason, const char *format, ...)
+/* NULL only if commits fail for long: the objects themselves are what counts. */
+static struct feed_event *event_add(struct world *world, int64_t time_ns, enum noun noun,
+                                    const char *reason)
 {
-    va_list ap;
-
     if (world->feed_count >= FEED_PENDING_MAX)
-        return; /* only if commits fail for long: the objects themselves are what counts */
+        return NULL;
     struct feed_event *event = xcalloc(1, sizeof(*event));
 
     event->time_ns = time_ns;
-    event->noun = object->noun;
-    event_name(event, object);
+    event->noun = noun;
     event->reason = xstrdup(reason);
-    va_start(ap, format);
-    event->message = str_vprintf(format, ap);
-    va_end(ap);
     *world->feed_end = event;
     world->feed_end = &event->next;
     world->feed_count++;
+    return event;
+}
+
+void world_tell(struct world *world, int64_t time_ns, const struct object *object,
+                const char *reason, const char *format, ...)
+{
+    struct feed_event *event = event_add(world, time_ns, object->noun, reason);
+    va_list ap;
+
+    if (!event)
+        return;
+    event_name(event, object);
+    va_start(ap, format);
+    event->message = str_vprintf(format, ap);
+    va_end(ap);
+}
+
+void world_tell_name(struct world *world, int64_t time_ns, enum noun noun, const char *name,
+                     const char *reason, const char *message)
+{
+    struct feed_event *event = event_add(world, time_ns, noun, reason);
+
+    if (!event)
+        return;
+    event->id = xstrdup(name);
+    event->name = xstrdup(name);
+    event->message = xstrdup(message);
 }

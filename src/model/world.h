@@ -118,6 +118,10 @@ void world_unname_image(struct world *world, struct image *image, const char *fu
 void world_tell(struct world *world, int64_t time_ns, const struct object *object,
                 const char *reason, const char *format, ...) __attribute__((format(printf, 5, 6)));
 
+/* The same of an object that is not there: all that is known of it is a name. */
+void world_tell_name(struct world *world, int64_t time_ns, enum noun noun, const char *name,
+                     const char *reason, const char *message);
+
 /* Whether there is anything to commit; and that it was committed. */
 bool world_is_dirty(const struct world *world);
 void world_clean(struct world *world);

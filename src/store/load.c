@@ -165,6 +165,8 @@ static int load_vm(struct row *row, struct world *world, struct error **ret_erro
     vm->reason = xstrdup(get_text(row, true));
     vm->pooled = get_bool(row);
     vm->template = xstrdup(get_text(row, true));
+    vm->image_id = xstrdup(get_text(row, true));
+    vm->layer_mb = (uint64_t)get_int(row, 0, INT64_MAX);
     if (row_check(row, ret_error) < 0) {
         vm_free(vm);
         return -1;

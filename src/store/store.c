@@ -36,6 +36,8 @@ static const char *const schema[STORE_VERSION] = {
     " message TEXT NOT NULL);",
     "ALTER TABLE vms ADD COLUMN pooled INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE vms ADD COLUMN template TEXT;",
+    "ALTER TABLE vms ADD COLUMN image_id TEXT;"
+    "ALTER TABLE vms ADD COLUMN layer_mb INTEGER NOT NULL DEFAULT 0;",
 };
 
 static const char *const statements[STATEMENT_COUNT] = {
@@ -45,7 +47,7 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DELETE_IMAGE] = "DELETE FROM images WHERE id = ?",
     [PUT_NAME] = "REPLACE INTO names VALUES (?,?,?)",
     [DELETE_NAMES] = "DELETE FROM names WHERE image = ?",
-    [PUT_VM] = "REPLACE INTO vms VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [PUT_VM] = "REPLACE INTO vms VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_VM] = "DELETE FROM vms WHERE id = ?",
     [PUT_POD] = "REPLACE INTO pods VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_POD] = "DELETE FROM pods WHERE uid = ?",

@@ -313,6 +313,7 @@ static void a_store_of_version_1_is_read_and_written(void **state)
         assert_int_equal(vm->qemu_pid, 4242);
         assert_false(vm->pooled);
         assert_null(vm->template);
+        assert_null(vm->image_id);
         assert_int_equal(store_revision(old), 3);
         world_touch(world, &vm->object);
         assert_int_equal(store_commit(old, world, &error), 0);
@@ -329,12 +330,20 @@ static void what_a_vm_is_is_kept(void **state)
     vm->state = VM_IDLE;
     vm->pooled = true;
     vm->template = xstrdup("128-0123456789abcdef");
+    uint32_t at = 0;
+    const struct image *image = (void *)world_next(world, NOUN_IMAGE, &at);
+
+    vm->image_id = xstrdup(image->id);
+    vm->layer_mb = 10240;
     world_add_vm(world, vm);
     assert_int_equal(store_commit(store, world, NULL), 0);
     world_clear(world);
     assert_int_equal(store_load(store, world, NULL), 0);
     assert_true(world_vm_by_id(world, "vm-ABCDEFGHIJ")->pooled);
-    assert_string_equal(world_vm_by_id(world, "vm-ABCDEFGHIJ")->template, "128-0123456789abcdef");
+    vm = world_vm_by_id(world, "vm-ABCDEFGHIJ");
+    assert_string_equal(vm->template, "128-0123456789abcdef");
+    assert_non_null(world_image_by_id(world, vm->image_id));
+    assert_int_equal(vm->layer_mb, 10240);
 }
 
 /* Instead of libc's, which SQLite would call. */

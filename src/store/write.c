@@ -96,6 +96,8 @@ static int write_vm(struct store *store, const struct world *world, const void *
     put_text(&row, vm->reason);
     put_int(&row, vm->pooled);
     put_text(&row, vm->template);
+    put_text(&row, vm->image_id);
+    put_int(&row, (int64_t)vm->layer_mb);
     return store_step(store, row.statement, ret_error);
 }
 

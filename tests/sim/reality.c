@@ -20,12 +20,16 @@ struct real_vm {
     bool alive;             /* QEMU and keeper */
     bool gone_told;
     bool paused;
-    char pod[POD_UID_LEN + 1]; /* placed in it */
+    char pod[POD_UID_LEN + 1];    /* placed in it */
+    char image[IMAGE_ID_LEN + 1]; /* of the pool: its root is mounted, until a pod is placed */
+    bool layer;                   /* then: the layer is still in its own directory */
+    char mounted[CTR_ID_LEN + 1]; /* the container whose layer it became */
     struct real_ctr ctrs[CTRS_REAL];
     size_t ctr_count;
 };
 
-/* An effect on its way, with the names that its executor would have taken from the world. */
+/* An effect on its way, with the names that its executor would have taken from the world. `ctr` of
+ * a POD_PLACE: whose layer that of the VM becomes. */
 struct pending {
     struct effect effect;
     char vm[VM_ID_LEN + 1];
@@ -205,6 +209,10 @@ static int do_spawn(const struct pending *p)
             continue;
         vms[i] = (struct real_vm){.alive = true};
         memcpy(vms[i].id, p->vm, sizeof(p->vm));
+        memcpy(vms[i].image, p->image, sizeof(p->image));
+        vms[i].layer = *p->image;
+        if (*p->image && !set_has(&sim.images, p->image))
+            broken("vm for an image without files", p->vm);
         return 0;
     }
     return fail(ERROR_LIMIT);
@@ -222,6 +230,29 @@ static int do_rehearse(const struct pending *p)
     return 0;
 }
 
+/* The layer of the VM takes the place of the container's, which nobody has written to. */
+static void layer_moves(const struct pending *p, struct real_vm *vm)
+{
+    char key[128];
+
+    layer_key(key, p->pod, p->ctr);
+    if (!set_has(&sim.layers, key) || !vm->layer)
+        broken("a layer that is not there moves", p->ctr);
+    for (size_t i = 0; i < VMS_REAL; i++)
+        if (*vms[i].id && ctr_find(&vms[i], p->ctr))
+            broken("the layer of a container that has run is replaced", p->ctr);
+    vm->layer = false;
+    memcpy(vm->mounted, p->ctr, sizeof(vm->mounted));
+}
+
+/* Two guests with one file system would destroy it. */
+static void check_mounted(const struct pending *p, const struct real_vm *vm)
+{
+    for (size_t i = 0; i < VMS_REAL; i++)
+        if (&vms[i] != vm && *vms[i].id && vms[i].alive && str_eq(vms[i].mounted, p->ctr))
+            broken("run with a layer that another vm has", p->ctr);
+}
+
 static int do_place(const struct pending *p)
 {
     struct real_vm *vm = vm_find(p->vm);
@@ -230,7 +261,10 @@ static int do_place(const struct pending *p)
         return fail(ERROR_UNAVAILABLE);
     if (*vm->pod && !str_eq(vm->pod, p->pod))
         broken("two pods in one vm", p->vm);
+    if (*p->ctr)
+        layer_moves(p, vm);
     memcpy(vm->pod, p->pod, sizeof(vm->pod));
+    vm->image[0] = '\0';
     return 0;
 }
 
@@ -245,6 +279,7 @@ static void check_run(const struct pending *p, const struct real_vm *vm)
         broken("run without a layer", p->ctr);
     if (!set_has(&sim.images, p->image))
         broken("run without an image", p->ctr);
+    check_mounted(p, vm);
 }
 
 static int do_run(const struct pending *p)
@@ -323,6 +358,7 @@ static int do_leave(const struct pending *p)
             broken("pod leaves while a container runs", vm->ctrs[i].id);
     check_journal(vm);
     vm->pod[0] = '\0';
+    vm->mounted[0] = '\0';
     vm->ctr_count = 0;
     return 0;
 }
@@ -365,6 +401,9 @@ static int do_image_files(const struct pending *p)
     WORLD_FOREACH(struct container, c, sim.world, NOUN_CTR)
         if (str_eq(c->image_id, p->image))
             broken("image removed while it is used", c->id);
+    for (size_t i = 0; i < VMS_REAL; i++)
+        if (*vms[i].id && vms[i].alive && str_eq(vms[i].image, p->image))
+            broken("image removed while a vm has it", vms[i].id);
     set_remove(&sim.images, p->image);
     return 0;
 }
@@ -403,6 +442,10 @@ static void pending_names(struct pending *p)
         memcpy(p->pod, pod->uid, sizeof(p->pod));
     if (vm)
         memcpy(p->vm, vm->id, sizeof(p->vm));
+    if (vm && vm->image_id && token.kind == EFFECT_VM_SPAWN)
+        snprintf(p->image, sizeof(p->image), "%s", vm->image_id);
+    if (vm && token.kind == EFFECT_POD_PLACE && vm_layer_for(vm, pod))
+        memcpy(p->ctr, vm_layer_for(vm, pod)->id, sizeof(p->ctr));
     if (image)
         memcpy(p->image, image->id, sizeof(p->image));
 }
@@ -621,19 +664,31 @@ static void compare_vm(struct real_vm *vm)
         broken("pause", vm->id);
     if (!str_eq(vm->pod, pod ? pod->uid : ""))
         broken("vm with another pod", vm->id);
+    if (!str_eq(vm->image, str_or(known->image_id, "")) || (known->image_id && !vm->layer))
+        broken("vm for another image", vm->id);
 }
 
 /* At rest it is full, and not too full; who is in use does not belong to it. */
 static void compare_pool(void)
 {
-    uint32_t idle = 0;
+    struct pool_status status;
+    uint32_t idle = 0, wanted = 0;
+
+    for (size_t i = 0; core_pool_status(sim.core, i, &status); i++) {
+        bool here = !*status.shape->image || world_find_image(sim.world, status.shape->image,
+                                                              &(struct image *){0}, NULL) == 0;
+
+        if (status.waits == here)
+            broken("pool", "it does not know whether an image is here");
+        wanted += here ? status.shape->count : 0;
+    }
 
     WORLD_FOREACH(struct vm, vm, sim.world, NOUN_VM) {
         if (vm->pooled && vm->state != VM_IDLE)
             broken("vm of the pool in use", vm->id);
         idle += vm->pooled;
     }
-    if (idle != sim.pool)
+    if (idle != wanted)
         broken("pool", "it has not as many VMs as were set");
 }
 

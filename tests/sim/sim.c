@@ -221,12 +221,18 @@ static void take_effects(void)
         reality_ask(&effect);
 }
 
-/* Pods take what there is of 1 CPU and 128 MB; the other shape is never asked for. */
+/* Pods take what there is of 1 CPU and 128 MB, some of it for an image that comes and goes; the
+ * last shape is never asked for. */
 static void set_pool(uint32_t count)
 {
-    const struct pool_shape shapes[] = {{1, SPEC_MEMORY_DEFAULT_MB, count / 2 + count % 2},
-                                        {2, SPEC_MEMORY_DEFAULT_MB, count / 2}};
+    struct pool_shape shapes[] = {{.cpus = 1, .count = (count + 2) / 3},
+                                  {.cpus = 1, .count = (count + 1) / 3},
+                                  {.cpus = 2, .count = count / 3}};
 
+    for (size_t i = 0; i < ARRAY_SIZE(shapes); i++)
+        shapes[i].memory_mb = SPEC_MEMORY_DEFAULT_MB;
+    shapes[0].layer_mb = SPEC_STORAGE_DEFAULT_MB;
+    snprintf(shapes[0].image, sizeof(shapes[0].image), "docker.io/library/i0:latest");
     sim.pool = count;
     core_set_pool(sim.core, shapes, ARRAY_SIZE(shapes));
 }

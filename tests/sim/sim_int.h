@@ -21,7 +21,7 @@ struct sim {
     uint64_t seed, random, step;
     int64_t wall_ns;
     bool calm;     /* no more failures, deaths and crashes: all shall settle */
-    uint32_t pool; /* VMs that are kept idle */
+    uint32_t pool; /* VMs that are kept idle, once the images are here */
     struct world *world;
     struct core *core;
     struct store *store;

@@ -102,6 +102,22 @@ static json_t *driver_status(const struct api *api)
     return status;
 }
 
+static json_t *pool_info(const struct api *api)
+{
+    struct pool_status status;
+    json_t *shapes = json_array();
+    for (size_t i = 0; core_pool_status(api->core, i, &status); i++) {
+        const struct pool_shape *shape = status.shape;
+        CLEANUP_FREE char *image = image_name_short(shape->image);
+        json_array_append_new(
+            shapes, json_pack("{s:I, s:I, s:s, s:I, s:I, s:I, s:b}", "cpu", (json_int_t)shape->cpus,
+                              "memory", (json_int_t)shape->memory_mb, "image", image, "number",
+                              (json_int_t)shape->count, "idle", (json_int_t)status.idle, "coming",
+                              (json_int_t)status.coming, "waits", (int)status.waits));
+    }
+    return shapes;
+}
+
 void look_info(struct call *call)
 {
     const struct api *api = call->api;
@@ -121,13 +137,13 @@ void look_info(struct call *call)
         "ExecutionDriver", "husk-" HUSK_VERSION, "MemTotal",
         (json_int_t)((uint64_t)host.totalram * host.mem_unit), "Operating System", os,
         "DriverStatus", driver_status(api), "Name", name.nodename);
-    json_t *more = json_pack("{s:s, s:o, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o, s:o}",
-                             "Version", HUSK_VERSION, "Templates", templates_info(api), "VMs",
-                             (json_int_t)count_of(api, NOUN_VM), "Accel", accel, "AccelReason",
-                             reason, "Machine", config->machine, "Kernel", config->kernel, "Qemu",
-                             config->qemu, "RootDir", config->root, "Socket", config->socket,
-                             "MemPrivate", (json_int_t)memory_private(), "Settings",
-                             pairs_info(config->settings), "Timing", timing_info(api));
+    json_t *more = json_pack(
+        "{s:s, s:o, s:o, s:I, s:s, s:s, s:s, s:s, s:s, s:s, s:s, s:I, s:o, s:o}", "Version",
+        HUSK_VERSION, "Templates", templates_info(api), "Pool", pool_info(api), "VMs",
+        (json_int_t)count_of(api, NOUN_VM), "Accel", accel, "AccelReason", reason, "Machine",
+        config->machine, "Kernel", config->kernel, "Qemu", config->qemu, "RootDir", config->root,
+        "Socket", config->socket, "MemPrivate", (json_int_t)memory_private(), "Settings",
+        pairs_info(config->settings), "Timing", timing_info(api));
     json_object_update(json, more);
     json_decref(more);
     call_json(call, 200, json);

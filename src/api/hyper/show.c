@@ -85,8 +85,16 @@ void show_ctr(const struct api *api, const struct container *ctr, struct buf *ou
     process_clear(&process);
 }
 
+/* A name of the image, as people give it; else its id, "" if it is NULL. Owned.*/
+static char *image_text(const struct api *api, const char *id)
+{
+    const struct image *image = id ? world_image_by_id(api->world, id) : NULL;
+    return image && image->names ? image_name_short(image->names[0]) : xstrdup(str_or(id, ""));
+}
+
 void show_vm(const struct api *api, const struct vm *vm, struct buf *out)
 {
+    CLEANUP_FREE char *image = image_text(api, vm->image_id);
     json_text(out, "id", vm->id);
     json_text(out, "pod", pod_id(api, vm->pod));
     json_text(out, "status", vm_status(vm));
@@ -95,6 +103,8 @@ void show_vm(const struct api *api, const struct vm *vm, struct buf *out)
     json_text(out, "accel", vm->accel);
     json_text(out, "machine", vm->machine);
     json_text(out, "template", vm->template);
+    json_text(out, "image", image);
+    json_text(out, "imageID", vm->image_id);
     json_number(out, "pid", vm->qemu_pid);
     show_time(out, "created", vm->created_ns);
 }
