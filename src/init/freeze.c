@@ -41,11 +41,11 @@ static void freeze_look(struct alarm *alarm)
     if (!slots_ready() && now_ms() < deadline_ms)
         alarm_set(alarm, LOOK_MS, freeze_look);
     else
-        alarm_set(alarm, phase == PHASE_SETTLING ? SETTLE_MS : 0, freeze_done);
+        alarm_set(alarm, SETTLE_MS, freeze_done);
 }
 
 /* A slot whose root is that of the image's next container. */
-static int slot_prepare(const struct wire_freeze *m, struct error **ret_error)
+static int slot_prepare(const struct wire_freeze *m, bool warmed, struct error **ret_error)
 {
     if (str_empty(m->layer_disk))
         return 0;
@@ -55,7 +55,7 @@ static int slot_prepare(const struct wire_freeze *m, struct error **ret_error)
         return error_set(ret_error, ERROR_NOT_FOUND, 0, "disk '%s' is not there",
                          image ? m->layer_disk : m->image_disk);
     const struct root root = {.image_device = image, .layer_device = layer};
-    return slots_fill_rooted(&root, m, ret_error);
+    return slots_fill_rooted(&root, m, warmed, ret_error);
 }
 
 static void slots_begin(const struct wire_freeze *message, enum phase next)
@@ -68,7 +68,7 @@ static void slots_begin(const struct wire_freeze *message, enum phase next)
                   phase == PHASE_AWAKE ? "has a pod" : "is frozen",
                   next == PHASE_SETTLING ? "frozen" : "prepared");
     else
-        slot_prepare(message, &error);
+        slot_prepare(message, next == PHASE_PREPARING, &error);
     if (error) {
         serve_reply(message->seq, error);
         return;

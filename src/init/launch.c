@@ -27,6 +27,7 @@
 #include "init/spawn.h"
 #include "init/user.h"
 #include "init/util.h"
+#include "init/warm.h"
 
 #define PATH_DEFAULT "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -284,6 +285,11 @@ static int privileges_drop(const struct user *user, struct error **ret_error)
     return 0;
 }
 
+int launch_confine(void)
+{
+    return capabilities_set(capabilities);
+}
+
 /* ---- the environment ------------------------------------------------------------------------ */
 
 static const char *env_get(char *const *env, const char *name)
@@ -502,6 +508,8 @@ _Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_req
         refuse(error);
     if (request->rooted)
         slot_read_ahead(request);
+    if (request->warmed)
+        warm_shell();
     status_send(&status, STATUS_FD, layer);
     fd_closep(&layer);
     if (recv(STATUS_FD, &go, sizeof(go), 0) != sizeof(go))

@@ -52,10 +52,14 @@ struct launch_fds {
 
 _Noreturn void launch_child(const struct launch *launch, const struct launch_fds *fds);
 
+/* Leaves the caller the capabilities that a container has; the bounding set is dropped already. */
+int launch_confine(void);
+
 /* What a slot is told, in memory that it shares with husk-init. */
 struct launch_request {
     char image_device[32], layer_device[32];
     bool rooted; /* there from the start: the slot makes the root of these devices */
+    bool warmed; /* same: the image's shell is run once in it, see warm.h */
     uint32_t start_size, setup_size;
     uint8_t bytes[]; /* the payloads of CTR_START and of POD_SETUP; first, if rooted, of FREEZE */
 };

@@ -152,6 +152,7 @@ void slots_limits_changed(void)
 struct rooted {
     const struct root *root;
     const struct wire_freeze *message;
+    bool warmed;
 };
 
 static int request_root(struct launch_request *r, const struct rooted *rooted,
@@ -169,6 +170,7 @@ static int request_root(struct launch_request *r, const struct rooted *rooted,
     strcpy(r->layer_device, rooted->root->layer_device);
     memcpy(r->bytes, message.data + WIRE_HEADER_SIZE, r->start_size);
     r->rooted = true;
+    r->warmed = rooted->warmed;
     return 0;
 }
 
@@ -237,12 +239,12 @@ void slots_fill(void)
         say(LOG_WARNING, "no container can be prepared: %s", error->message);
 }
 
-int slots_fill_rooted(const struct root *root, const struct wire_freeze *message,
+int slots_fill_rooted(const struct root *root, const struct wire_freeze *message, bool warmed,
                       struct error **ret_error)
 {
     rooted_wanted = true;
     refusal[0] = 0;
-    return slot_make(&(struct rooted){root, message}, ret_error);
+    return slot_make(&(struct rooted){root, message, warmed}, ret_error);
 }
 
 int slots_flush(struct error **ret_error)

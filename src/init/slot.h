@@ -18,9 +18,10 @@ void slots_fill(void);
 void slots_fill_later(void);
 /* Kills all that there are: none is used from now on, also if it takes its time to die. */
 void slots_give_up(void);
-/* Makes one whose root is ready too, of these disks: only a container of the same disks gets it. */
+/* Makes one whose root is ready too, of these disks: only a container of the same disks gets it.
+ * `warmed`: its shell has run once there. */
 struct root;
-int slots_fill_rooted(const struct root *root, const struct wire_freeze *message,
+int slots_fill_rooted(const struct root *root, const struct wire_freeze *message, bool warmed,
                       struct error **ret_error);
 /* Empties the journals of rooted slots' layers: their disks are then as the kernel believes them to
  * be, and good for anybody. ERROR_STATE if the rooted slot that was to be is not. */
