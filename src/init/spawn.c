@@ -17,7 +17,7 @@ int setns(int fd, int type);
 
 enum {
     OUTPUT_PIPE_SIZE = 1 << 20,  /* a writer is not stopped at every page */
-    INPUT_PIPE_SIZE = 256 << 10, /* same */
+    INPUT_PIPE_SIZE = 1 << 20,  /* same */
 };
 
 static int own_pid_namespace = -1;

@@ -311,9 +311,19 @@ int wire_reply_check(const struct wire_reply *reply, struct error **ret_error)
 
 /* ---- the decoder ---------------------------------------------------------------------------- */
 
+/* What is missing of a frame of data, if its header is there: its beginning is moved, if at all,
+ * while it is short. A frame that claims more has to send it first. */
+static size_t decoder_missing(const struct wire_decoder *d)
+{
+    if (!d->synced || d->in.len < WIRE_HEADER_SIZE)
+        return 0;
+    size_t whole = WIRE_HEADER_SIZE + (size_t)get32(d->in.data);
+    return whole <= WIRE_HEADER_SIZE + WIRE_DATA_MAX && whole > d->in.len ? whole - d->in.len : 0;
+}
+
 uint8_t *wire_decoder_space(struct wire_decoder *d, size_t size)
 {
-    return buf_reserve(&d->in, size);
+    return buf_reserve(&d->in, decoder_missing(d) + size);
 }
 
 void wire_decoder_fed(struct wire_decoder *d, size_t size)

@@ -294,6 +294,38 @@ static void a_peer_may_start_anew_between_frames(void **state)
     wire_decoder_reset(&d);
 }
 
+/* As a port hands out pages: of the next frame only the beginning ever comes with this one. */
+static void a_frame_of_data_is_not_moved_once_its_header_is_there(void **state)
+{
+    enum { FRAMES = 8, PIECE = 4096, ROOM = 32 << 10 };
+    CLEANUP_BUF struct buf bytes = {0};
+    CLEANUP_FREE uint8_t *data = xcalloc(1, WIRE_DATA_MAX);
+    struct wire_decoder d = {.synced = true};
+    struct wire_frame frame;
+    size_t frames = 0;
+
+    for (int i = 0; i < FRAMES; i++) {
+        uint8_t header[WIRE_HEADER_SIZE];
+        wire_header(header, WIRE_STDIN, 0, 1, WIRE_DATA_MAX);
+        buf_append(&bytes, header, sizeof(header));
+        buf_append(&bytes, data, WIRE_DATA_MAX);
+    }
+    while (bytes.len) {
+        size_t size = bytes.len < PIECE ? bytes.len : PIECE;
+        bool begun = d.in.len >= WIRE_HEADER_SIZE;
+        const uint8_t *before = d.in.data;
+        memcpy(wire_decoder_space(&d, ROOM), bytes.data, size);
+        if (begun && d.in.len > PIECE)
+            assert_ptr_equal(d.in.data, before);
+        wire_decoder_fed(&d, size);
+        buf_consume(&bytes, size);
+        for (; wire_decoder_peek(&d, &frame, NULL) == 1; frames++)
+            wire_decoder_next(&d, &frame);
+    }
+    assert_int_equal(frames, FRAMES);
+    wire_decoder_reset(&d);
+}
+
 static void a_frame_that_claims_too_much_is_corrupt_at_once(void **state)
 {
     CLEANUP_ERROR struct error *e = NULL;
@@ -360,6 +392,7 @@ int main(void)
         cmocka_unit_test(frames_are_found_whatever_the_pieces_are),
         cmocka_unit_test(noise_before_the_magic_is_thrown_away),
         cmocka_unit_test(a_peer_may_start_anew_between_frames),
+        cmocka_unit_test(a_frame_of_data_is_not_moved_once_its_header_is_there),
         cmocka_unit_test(a_frame_that_claims_too_much_is_corrupt_at_once),
         cmocka_unit_test(malformed_fields_are_named),
         cmocka_unit_test(an_unknown_message_is_an_error),
