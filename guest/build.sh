@@ -96,8 +96,9 @@ sources="$sources $src/base/error.c $src/base/str.c $src/base/buf.c $src/proto/w
 version=$(sed -n "s/^ *version: '\(.*\)',.*/\1/p" "$here/../meson.build" | head -n 1)
 
 if changed husk-init $sources "$src"/init/*.[ch] "$src"/base/*.[hd]* "$src"/proto/*.[hd]* "$0"; then
-    # musl comes without the kernel's headers: those of the system are looked at last.
-    "$cc" -static -Os -std=gnu11 -D_GNU_SOURCE -DHUSK_VERSION="\"$version\"" -I"$src" \
+    # musl comes without the kernel's headers: those of the system are looked at last. What -Os
+    # makes of a memcpy of unknown size goes byte by byte in an emulated CPU.
+    "$cc" -static -Os -mstringop-strategy=libcall -std=gnu11 -D_GNU_SOURCE -DHUSK_VERSION="\"$version\"" -I"$src" \
         -idirafter /usr/include -idirafter /usr/include/x86_64-linux-gnu \
         -Wall -Wextra -Werror -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wformat=2 \
         -Wpointer-arith -Wwrite-strings -Wundef -Wvla -Wno-unused-parameter \

@@ -13,6 +13,7 @@
 enum {
     FILE_MAX = 8 << 20, /* bytes; of a larger program nobody knows which pages it needs */
     PIECE = 64 << 10,
+    TIMES = 2,
     SHARE = 4, /* of the available memory, at most this part in one file */
 };
 
@@ -30,8 +31,13 @@ static void file_touch(const char *path)
         (uint64_t)st.st_size > memory_bytes("MemAvailable") / SHARE)
         return;
     CLEANUP_FREE char *piece = xmalloc(PIECE);
-    while (read(fd, piece, PIECE) > 0)
-        ;
+    /* The second time its pages become active ones: else the first process to end does that, page
+     * by page, while somebody waits for its end. */
+    for (int i = 0; i < TIMES; i++) {
+        lseek(fd, 0, SEEK_SET);
+        while (read(fd, piece, PIECE) > 0)
+            ;
+    }
 }
 
 /* Where it is not is remembered by the kernel, too. */

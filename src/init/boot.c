@@ -35,6 +35,7 @@ enum {
     MEMORY_RESERVE = 12 << 20,    /* kept from containers, for the kernel and husk-init */
     THREADS_RESERVE = 128,        /* same, in tasks */
     POWER_OFF_DEADLINE_MS = 5000, /* for everything to die and unmount */
+    KILL_AGAIN_MS = 50,           /* what was born after the first time */
 };
 
 /* In this order. */
@@ -145,12 +146,23 @@ void boot_loopback(void)
  * what is held for containers. */
 static void kill_everything(void)
 {
+    const struct timespec patience = {.tv_nsec = KILL_AGAIN_MS * 1000000L};
     uint64_t deadline = now_ms() + POWER_OFF_DEADLINE_MS;
+    sigset_t child;
+    pid_t pid;
+
+    sigemptyset(&child);
+    sigaddset(&child, SIGCHLD);
     while (now_ms() < deadline) {
         kill(-1, SIGKILL);
-        if (waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD)
-            return;
-        nanosleep(&(struct timespec){.tv_nsec = 500000}, NULL);
+        /* To look for processes takes longer than for all of them to end: so it is not done at each
+         * end. */
+        do {
+            while ((pid = waitpid(-1, NULL, WNOHANG)) > 0)
+                ;
+            if (pid < 0 && errno == ECHILD)
+                return;
+        } while (sigtimedwait(&child, NULL, &patience) > 0);
     }
     say(LOG_WARNING, "some processes do not end");
 }

@@ -144,9 +144,22 @@ void cgroup_kill_all(void)
     file_write(CGROUP_ROOT "/guest/cgroup.kill", "1");
 }
 
-uint64_t cgroup_oom_kills(int group)
+/* The same file says POLLPRI from the first change after it was read. */
+int cgroup_oom_watch(int group)
 {
+    char text[EVENTS_MAX_BYTES];
+    int fd = openat(group, "memory.events", O_RDONLY | O_CLOEXEC);
+    if (fd >= 0 && read(fd, text, sizeof(text)) < 0)
+        fd_closep(&fd);
+    return fd;
+}
+
+bool cgroup_oom_killed(int group, int watch)
+{
+    struct pollfd changed = {.fd = watch, .events = POLLPRI};
+    if (watch >= 0 && poll(&changed, 1, 0) == 0)
+        return false;
     CLEANUP_FREE char *events = file_read_at(group, "memory.events", EVENTS_MAX_BYTES);
     const char *at = events ? strstr(events, "oom_kill ") : NULL;
-    return at ? strtoull(at + strlen("oom_kill "), NULL, 10) : 0;
+    return at && strtoull(at + strlen("oom_kill "), NULL, 10) > 0;
 }

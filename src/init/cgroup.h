@@ -33,7 +33,10 @@ int cgroup_freeze(int group, bool on, int deadline_ms);
 void cgroup_signal(int group, int signal);
 /* Kills everything but husk-init. */
 void cgroup_kill_all(void);
-/* How many processes of a group were killed for memory. */
-uint64_t cgroup_oom_kills(int group);
+/* A descriptor by which cgroup_oom_killed() knows at once that nothing has happened since; -1 if it
+ * cannot be had. */
+int cgroup_oom_watch(int group);
+/* True if processes of a group were killed for memory. `watch` may be -1. */
+bool cgroup_oom_killed(int group, int watch);
 
 #endif

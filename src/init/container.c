@@ -62,6 +62,8 @@ static void container_free(struct container *c)
     fd_closep(&c->group);
     fd_closep(&c->pidfd);
     fd_closep(&c->mounts);
+    fd_closep(&c->ipc);
+    fd_closep(&c->oom_watch);
     wire_clear(WIRE_CTR_START, &c->start);
     free(c->payload);
     free(c->group_name);
@@ -233,7 +235,7 @@ void container_start(const struct wire_frame *frame, uint32_t seq)
     c->payload_size = frame->length;
     copy.payload = c->payload;
     c->stream = frame->stream;
-    c->group = c->pidfd = c->mounts = -1;
+    c->group = c->pidfd = c->mounts = c->ipc = c->oom_watch = -1;
     if (wire_get(&copy, &c->start, &error) < 0 ||
         start_check(&c->start, frame->stream, &error) < 0) {
         serve_reply(seq, error);
@@ -285,6 +287,8 @@ void container_exec(const struct wire_frame *frame, const struct wire_exec *mess
 
 static void container_unmount(struct container *c)
 {
+    if (c->ipc >= 0)
+        janitor_close(&c->ipc);
     if (c->mounts >= 0)
         c->unmount = janitor_close(&c->mounts);
 }

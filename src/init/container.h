@@ -31,6 +31,8 @@ struct container {
     char *group_name;
     int pidfd;            /* of its first process */
     int mounts;           /* its namespace of mounts, which is held until its end was told */
+    int ipc;              /* the same of IPC, if it was made ahead; else -1 */
+    int oom_watch;        /* of cgroup_oom_watch(), if it was made ahead; else -1 */
     uint64_t unmount;     /* the janitor's ticket for it */
     struct alarm alarm;   /* WAITING: the next look for disks; ENDED: unmount, or the next look */
     uint64_t deadline_ms; /* of what it waits for */

@@ -208,6 +208,11 @@ bool port_idle(void)
     return port.connected && port.writable && !port.out.len && !port.pipe_bytes;
 }
 
+bool port_takes_more(void)
+{
+    return port.connected && port.writable && !port.pipe_bytes && port.out.len < PORT_OUT_KEEP;
+}
+
 /* A frame that is half written must be whole before the next: what is left of it is queued. */
 static struct buf *port_queue(void)
 {

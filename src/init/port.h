@@ -30,6 +30,8 @@ bool port_read(void);
 void port_flush(void);
 /* True if a frame of data may be sent now. */
 bool port_idle(void);
+/* True if something short may be queued behind what is there already. */
+bool port_takes_more(void);
 
 void port_send(unsigned type, uint32_t stream, const void *message);
 /* A data frame; of no bytes: the end of the channel. */

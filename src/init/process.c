@@ -278,16 +278,22 @@ static size_t channel_limit(const struct channel *c)
     return bounded && c->left < c->credit ? c->left : c->credit;
 }
 
+/* What was written is sent, or is of no interest. */
+static bool channel_is_over(const struct channel *c)
+{
+    const struct process *p = c->process;
+    return p->discard || c->source.fd < 0 || (!p->pid && !p->tty && !c->left);
+}
+
 /* True if a frame was sent. */
 static bool channel_pump(struct channel *c)
 {
     struct process *p = c->process;
-    bool over = p->discard || c->source.fd < 0 || (!p->pid && !p->tty && !c->left);
     ssize_t n;
 
     if (c->finished || (c->source.fd < 0 && p->pid) || (!c->readable && p->pid))
         return false;
-    if (over) {
+    if (channel_is_over(c)) {
         channel_end(c);
         return true;
     }
@@ -311,6 +317,15 @@ static bool channel_pump(struct channel *c)
     return c->finished;
 }
 
+/* Data wants a port that has nothing else to do; the word that it is over goes in one piece with
+ * that of the other channel, and with EXITED. */
+static bool channel_turn(struct channel *c)
+{
+    if (!channel_is_over(c))
+        port_flush();
+    return (port_idle() || (channel_is_over(c) && port_takes_more())) && channel_pump(c);
+}
+
 bool process_pump(void)
 {
     bool more = true;
@@ -318,12 +333,8 @@ bool process_pump(void)
         more = false;
         for (struct process *p = processes, *next; p; p = next) {
             next = p->next;
-            if (port_idle())
-                more |= channel_pump(&p->out);
-            port_flush();
-            if (port_idle())
-                more |= channel_pump(&p->err);
-            port_flush();
+            more |= channel_turn(&p->out);
+            more |= channel_turn(&p->err);
             process_finish(p);
         }
     }
@@ -597,7 +608,7 @@ static void process_ended(struct process *p, int wait_status)
     source_close(&p->input);
     if (p->first) {
         struct container *c = p->container;
-        p->oom = cgroup_oom_kills(process_group(p)) > 0;
+        p->oom = cgroup_oom_killed(process_group(p), c->oom_watch);
         if (p->refused)
             p->container = NULL;
         container_ended(c, p->refused);

@@ -31,7 +31,7 @@ struct slot {
     struct slot *next;
     pid_t pid;
     int pidfd;
-    int mounts; /* as a container's */
+    int mounts, ipc, oom_watch; /* as a container's */
     int group;
     char *name; /* of its cgroup */
     struct ends ends;
@@ -62,6 +62,8 @@ static void slot_remove(struct slot *s)
     fd_closep(&s->layer);
     fd_closep(&s->pidfd);
     fd_closep(&s->mounts);
+    fd_closep(&s->ipc);
+    fd_closep(&s->oom_watch);
     fd_closep(&s->group);
     if (s->request)
         munmap(s->request, REQUEST_SIZE);
@@ -203,6 +205,8 @@ static int slot_spawn(struct slot *s, const struct rooted *rooted, struct error 
     if (s->pid < 0)
         return error_set(ret_error, ERROR_IO, errno, "a process cannot be made");
     s->mounts = spawn_mounts(s->pid);
+    s->ipc = spawn_ipc(s->pid);
+    s->oom_watch = cgroup_oom_watch(s->group);
     for (int i = 0; i < END_COUNT; i++)
         fd_closep(&s->ends.theirs[i]);
     return 0;
@@ -215,6 +219,8 @@ static int slot_make(const struct rooted *rooted, struct error **ret_error)
     *s = (struct slot){.next = slots,
                        .pidfd = -1,
                        .mounts = -1,
+                       .ipc = -1,
+                       .oom_watch = -1,
                        .group = -1,
                        .name = str_printf("slot-%u", ++slots_made),
                        .layer = -1,
@@ -336,6 +342,8 @@ static bool slot_use(struct slot *s, struct container *c, const struct launch *l
     c->group = fd_take(&s->group);
     c->pidfd = fd_take(&s->pidfd);
     c->mounts = fd_take(&s->mounts);
+    c->ipc = fd_take(&s->ipc);
+    c->oom_watch = fd_take(&s->oom_watch);
     c->group_name = s->name;
     s->name = NULL;
     if (c->start.memory_max_bytes || c->start.pids_max)

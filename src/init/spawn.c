@@ -16,7 +16,7 @@
 int setns(int fd, int type);
 
 enum {
-    OUTPUT_PIPE_SIZE = 1 << 20,  /* a writer is not stopped at every page */
+    OUTPUT_PIPE_SIZE = 1 << 20, /* a writer is not stopped at every page */
     INPUT_PIPE_SIZE = 1 << 20,  /* same */
 };
 
@@ -75,11 +75,21 @@ pid_t spawn_first(int group, int *ret_pidfd)
                  ret_pidfd);
 }
 
-int spawn_mounts(pid_t pid)
+static int namespace_open(pid_t pid, const char *kind)
 {
     char path[32];
-    snprintf(path, sizeof(path), "/proc/%d/ns/mnt", pid);
+    snprintf(path, sizeof(path), "/proc/%d/ns/%s", pid, kind);
     return open(path, O_RDONLY | O_CLOEXEC);
+}
+
+int spawn_mounts(pid_t pid)
+{
+    return namespace_open(pid, "mnt");
+}
+
+int spawn_ipc(pid_t pid)
+{
+    return namespace_open(pid, "ipc");
 }
 
 /* A child in the pid namespace of a container must be born there. */

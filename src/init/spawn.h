@@ -20,8 +20,9 @@ void ends_close(struct ends *e);
 
 /* As fork(2), in new namespaces of mounts, pids, IPC and hostname: the first of a container. */
 pid_t spawn_first(int group, int *ret_pidfd);
-/* Its namespace of mounts, as a descriptor. */
+/* Its namespaces of mounts and of IPC, as descriptors. */
 int spawn_mounts(pid_t pid);
+int spawn_ipc(pid_t pid);
 /* As fork(2), in the pid namespace of the process of `pidfd`; -1: in the guest's own. */
 pid_t spawn_joining(int group, int pidfd);
 
