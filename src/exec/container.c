@@ -146,8 +146,11 @@ void act_ctr_stop(struct task *task)
         task_done(task, NULL, NULL); /* nothing of it can run */
         return;
     }
-    struct wire_stop message = {
-        .ctr = ctr->id, .signal = task->effect.signal, .grace_ms = task->effect.grace_ms};
+    const struct pod *pod = world_pod(task->exec->world, ctr->pod);
+    struct wire_stop message = {.ctr = ctr->id,
+                                .signal = task->effect.signal,
+                                .grace_ms = task->effect.grace_ms,
+                                .vm_ends = pod && pod->state == POD_STOPPING && !pod->keep_vm};
     task->ask = link_ask(link, WIRE_STOP, &message, -1, task_answered, task);
 }
 

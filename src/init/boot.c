@@ -174,8 +174,7 @@ _Noreturn void power_off(void (*halted)(void))
     bool acpi = access("/sys/firmware/acpi/tables/DSDT", F_OK) == 0;
 
     kill_everything();
-    containers_unmount();
-    sync();
+    containers_settle();
     if (halted)
         halted();
     reboot(acpi ? RB_POWER_OFF : RB_AUTOBOOT);

@@ -23,7 +23,7 @@ enum {
     DISK_LOOK_MS = 500,       /* without news, then the hosts are asked */
     CLEAR_DEADLINE_MS = 5000, /* for an ended container's mounts to go */
     CLEAR_LOOK_MS = 2,
-    UNMOUNT_DELAY_MS = 1, /* its end is told before that */
+    UNMOUNT_DELAY_MS = 1000, /* if nobody clears it before, or turns the VM off */
 };
 
 struct pod pod;
@@ -418,10 +418,18 @@ static void pod_look(struct alarm *alarm)
     slots_fill_later();
 }
 
-void containers_unmount(void)
+/* To unmount takes longer: it frees what is in the guest's memory, page by page. */
+void containers_settle(void)
 {
-    for (struct container *c = containers; c; c = c->next)
+    bool settled = true;
+    for (struct container *c = containers; c; c = c->next) {
+        if (c->mounts < 0 ? janitor_done(c->unmount) : layer_settle(c->layer_device))
+            continue;
+        settled = false;
         fd_closep(&c->mounts);
+    }
+    if (!settled)
+        sync();
 }
 
 void pod_clear(uint32_t seq)

@@ -51,8 +51,9 @@ void pod_copy(const struct wire_pod_setup *message);
 void pod_setup(const struct wire_pod_setup *message);
 /* Ends and clears every container; answers `seq` when that is done. */
 void pod_clear(uint32_t seq);
-/* Lets go of every container's mounts, and waits for the disks: their processes are gone. */
-void containers_unmount(void);
+/* Every container's layer is on its disk, whole and clean, when it returns; nobody can write to it
+ * any more. Their processes are gone. */
+void containers_settle(void);
 /* True if there is no pod, and nothing of one. */
 bool pod_idle(void);
 

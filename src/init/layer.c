@@ -44,11 +44,17 @@ static struct frozen *all_frozen;
  * of the same disk is the same file system. */
 static int layer_open(const char *device)
 {
-    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0 ||
-        mount(device, LAYER_DIR, "ext4", MS_NODEV | MS_NOATIME,
+    if (mount(device, LAYER_DIR, "ext4", MS_NODEV | MS_NOATIME,
               "noinit_itable,no_prefetch_block_bitmaps") < 0)
         return -1;
     return open(LAYER_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+bool layer_settle(const char *device)
+{
+    CLEANUP_FD int fd = disk_is_shared(device) ? -1 : layer_open(device);
+    /* EBUSY: it is frozen already, by a child that is gone. */
+    return fd >= 0 && (ioctl(fd, FIFREEZE, 0) == 0 || errno == EBUSY);
 }
 
 static void told(int err)
@@ -79,6 +85,8 @@ static int hold_begin(struct hold *h)
     h->fd = -1;
     if (disk_is_shared(h->device))
         return processes_hold(h->group, true);
+    if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+        return -1;
     h->fd = layer_open(h->device);
     return h->fd < 0 ? -1 : ioctl(h->fd, FIFREEZE, 0);
 }

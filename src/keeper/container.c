@@ -125,8 +125,17 @@ static void cleared(struct keeper *k, const struct error *error, void *arg)
 static void container_clear(struct container *c)
 {
     struct wire_ctr_clear m = {.ctr = c->id};
+    c->uncleared = false;
     c->clearing = true;
     guest_request(c->keeper, WIRE_CTR_CLEAR, 0, &m, cleared, c);
+}
+
+/* False if it has to be waited for. */
+static bool container_is_clear(struct container *c)
+{
+    if (c->uncleared)
+        container_clear(c);
+    return !c->clearing;
 }
 
 static void start_failed(struct container *c, const struct error *error)
@@ -267,7 +276,7 @@ static void container_advance(struct container *c)
     struct wire_run m;
     CLEANUP_FREE uint8_t *request = NULL; /* a start that fails now frees c->request */
 
-    if (c->clearing)
+    if (!container_is_clear(c))
         return;
     request = xmemdup(c->request, c->request_size);
     frame.payload = request;
@@ -292,7 +301,7 @@ static void container_begin(struct container *c, const struct wire_frame *frame,
     c->run = m->run;
     c->code = c->signal = c->oom = 0;
     c->finished_ns = 0;
-    c->was_heard = false;
+    c->was_heard = c->vm_ends = false;
     c->request = xmemdup(frame->payload, frame->length);
     c->request_size = frame->length;
     c->state = CONTAINER_STARTING;
@@ -398,7 +407,9 @@ void container_exited(struct container *c, const struct wire_exited *m)
         stream_remark(c->stream, line);
     }
     container_end(c);
-    container_clear(c);
+    c->uncleared = true;
+    if (!c->vm_ends)
+        container_clear(c);
 }
 
 void containers_lost(struct keeper *k, const char *why)
@@ -459,6 +470,7 @@ int container_stop(struct keeper *k, const struct wire_stop *m, struct error **r
         return -1;
     c->stop_signal = m->signal;
     c->stop_grace_ms = m->grace_ms;
+    c->vm_ends = m->vm_ends != 0;
     if (c->state == CONTAINER_RUNNING)
         stop_begin(c);
     return 0;
@@ -501,7 +513,7 @@ static void drop_released(struct keeper *k, const struct error *error, void *arg
 static void drop_advance(struct container *c)
 {
     struct keeper *k = c->keeper;
-    if (c->clearing)
+    if (!container_is_clear(c))
         return;
     struct disk *disk = c->layer ? take(c->layer) : take(c->image);
     if (disk) {

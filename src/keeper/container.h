@@ -25,8 +25,10 @@ struct container {
     struct client *waiting; /* while EXPECTED */
     unsigned waiting_count;
     struct disk *image, *layer;
-    int layer_fd;  /* the layer's disk, if it came with the RUN and is not plugged in yet; -1 */
-    bool clearing; /* CTR_CLEAR is on its way */
+    int layer_fd;   /* the layer's disk, if it came with the RUN and is not plugged in yet; -1 */
+    bool clearing;  /* CTR_CLEAR is on its way */
+    bool vm_ends;   /* soon, says who stops it: CTR_CLEAR can wait */
+    bool uncleared; /* and does, until somebody wants its disks */
     bool dropping;
     struct error *drop_error;
     uint8_t *request; /* payload of the RUN that starts it now */

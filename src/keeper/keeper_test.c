@@ -285,6 +285,23 @@ static void a_late_answer_is_not_that_of_the_next_start(void **state)
     fixture_done(f);
 }
 
+static void a_container_of_a_vm_that_ends_is_cleared_when_its_disks_are_wanted(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    struct wire_stop stop = {.ctr = "a", .signal = 15, .grace_ms = 1000, .vm_ends = 1};
+
+    assert_int_equal(container_stop(f->k, &stop, NULL), 0);
+    fixture_agree(f); /* to SIGNAL */
+    fixture_say(f, WIRE_EXITED, c->stream->id, &(struct wire_exited){0});
+    assert_int_equal(f->k->request_count, 0);
+    assert_int_equal(container_drop(f->k, &(struct wire_drop){.ctr = "a"}, NULL), 0);
+    assert_int_equal(f->k->request_count, 1);
+    fixture_agree(f); /* to CTR_CLEAR */
+    assert_null(f->k->containers);
+    fixture_done(f);
+}
+
 static void an_end_counts_once_and_is_the_last_word(void **state)
 {
     struct fixture *f = begin();
@@ -551,6 +568,7 @@ int main(void)
         cmocka_unit_test(a_vm_whose_disk_has_no_room_is_paused),
         cmocka_unit_test(a_dropped_container_lets_go_of_its_disks),
         cmocka_unit_test(a_late_answer_is_not_that_of_the_next_start),
+        cmocka_unit_test(a_container_of_a_vm_that_ends_is_cleared_when_its_disks_are_wanted),
         cmocka_unit_test(an_end_counts_once_and_is_the_last_word),
         cmocka_unit_test(an_end_that_was_sent_before_the_power_off_counts),
         cmocka_unit_test(a_guest_that_has_halted_is_not_waited_for),
