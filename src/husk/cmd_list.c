@@ -368,7 +368,11 @@ int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error)
     CLEANUP_JSON json_t *items = NULL;
     const char *item = str_or(args->words[0], "pod");
     const struct kind *kind = kind_find(item);
+    bool sizes = args_has(args, "size");
     if (strcasecmp(item, "image") == 0) {
+        if (sizes)
+            return error_set(ret_error, ERROR_INVALID, 0,
+                             "a list of images has their sizes: -s is for pods and containers");
         if (items_get(cli, args, "image", &items, ret_error) < 0)
             return -1;
         return images_print(args, items);
@@ -379,7 +383,6 @@ int cmd_list(struct cli *cli, const struct args *args, struct error **ret_error)
     if (!kind)
         return error_set(ret_error, ERROR_INVALID, 0,
                          "there is no list of '%s', but of pod, container, vm and image", item);
-    bool sizes = args_has(args, "size");
     if (items_get(cli, args, kind->item, &items, ret_error) < 0 ||
         (sizes && sizes_get(cli, kind->item, items, ret_error) < 0))
         return -1;
