@@ -7,6 +7,7 @@
 
 #include "base/str.h"
 #include "huskd/shapes.h"
+#include "image/mirror.h"
 
 enum setting_type { SIZE, DURATION, NUMBER, CHOICE, TEXT, PATH };
 
@@ -294,6 +295,22 @@ int settings_template_sizes(const struct settings *s, uint64_t ret[SETTINGS_SIZE
     return 0;
 }
 
+static int mirrors_check(const struct settings *s, struct error **ret_error)
+{
+    const char *rest = str_or(s->registry_mirrors, "");
+    while (*(rest += strspn(rest, ", \t"))) {
+        CLEANUP_FREE char *word = xstrndup(rest, strcspn(rest, ", \t"));
+        CLEANUP_MIRROR struct mirror mirror = {0};
+        CLEANUP_ERROR struct error *error = NULL;
+        if (mirror_parse(word, &mirror, &error) < 0) {
+            error_wrap(&error, "registry_mirrors");
+            return error_move(ret_error, &error);
+        }
+        rest += strlen(word);
+    }
+    return 0;
+}
+
 int settings_check(const struct settings *s, struct error **ret_error)
 {
     if (s->memory_max && s->memory_max < s->memory_min)
@@ -310,7 +327,7 @@ int settings_check(const struct settings *s, struct error **ret_error)
     struct pool_shape shapes[POOL_SHAPES_MAX];
     uint64_t sizes[SETTINGS_SIZES_MAX];
     size_t count;
-    if (settings_template_sizes(s, sizes, &count, ret_error) < 0)
+    if (settings_template_sizes(s, sizes, &count, ret_error) < 0 || mirrors_check(s, ret_error) < 0)
         return -1;
     return shapes_read(s, shapes, &count, ret_error);
 }

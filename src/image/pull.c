@@ -13,6 +13,7 @@
 #include "image/fetch.h"
 #include "image/login.h"
 #include "image/manifest.h"
+#include "image/mirror.h"
 #include "image/place.h"
 #include "image/reference.h"
 
@@ -34,7 +35,8 @@ struct document {
 struct pulling {
     const struct image_pull *pull;
     struct reference ref;
-    const char *host; /* the registry of the reference, or a mirror of it */
+    const char *host; /* the registry of the reference, or a mirror of it … */
+    char *repository; /* … and what the image is called there */
     struct registry *registry;
     struct document documents[DEPTH_MAX]; /* from what the name leads to, down to the manifest */
     size_t document_count;
@@ -477,21 +479,33 @@ static bool is_worth_keeping(const struct error *error)
                      error->kind == ERROR_CANCELLED || error->kind == ERROR_LIMIT);
 }
 
+/* `mirror` NULL: the registry itself. */
+static int registry_open(struct pulling *p, const struct mirror *mirror,
+                         const struct credentials *credentials, struct error **ret_error)
+{
+    p->host = mirror ? mirror->host : p->ref.domain;
+    p->repository = str_printf("%s%s", mirror ? mirror->prefix : "", p->ref.path);
+    p->registry =
+        registry_new(&p->pull->settings, p->host, p->repository, "pull", credentials, ret_error);
+    if (!p->registry)
+        return -1;
+    return mirror && (mirror->plain || mirror->tls)
+               ? registry_insist(p->registry, mirror->tls, ret_error)
+               : 0;
+}
+
 /* From one registry: the one that the reference names, or a mirror of it. */
-static int pull_from(const struct image_pull *pull, const char *host,
+static int pull_from(const struct image_pull *pull, const struct mirror *mirror,
                      const struct credentials *credentials, struct error **ret_error)
 {
     CLEANUP_ERROR struct error *error = NULL;
-    struct pulling p = {
-        .pull = pull, .host = host, .prepare_fd = -1, .placing = {.root = pull->root}};
+    struct pulling p = {.pull = pull, .prepare_fd = -1, .placing = {.root = pull->root}};
     int result = reference_parse(pull->reference, &p.ref, &error);
 
     if (result == 0)
         result = place_dirs(pull->root, &error);
-    if (result == 0) {
-        p.registry = registry_new(&pull->settings, host, p.ref.path, "pull", credentials, &error);
-        result = p.registry ? 0 : -1;
-    }
+    if (result == 0)
+        result = registry_open(&p, mirror, credentials, &error);
     p.fetches =
         (struct fetches){.registry = p.registry, .pull = pull, .grows = layer_grows, .arg = &p};
     if (result == 0)
@@ -508,6 +522,7 @@ static int pull_from(const struct image_pull *pull, const char *host,
     reference_done(&p.ref);
     strv_free(p.files);
     error_free(p.unprepared);
+    free(p.repository);
     free(p.layers);
     free(p.extractions);
     free(p.config_text);
@@ -521,22 +536,24 @@ static int pull_from(const struct image_pull *pull, const char *host,
 /* One mirror after the other; what it lacks or gets wrong, the next one may have. */
 static int mirrors_try(const struct image_pull *pull, const char *domain, struct error **ret_error)
 {
-    STRV_FOREACH(mirror, pull->settings.mirrors) {
-        size_t n = strcspn(*mirror, "=");
+    STRV_FOREACH(setting, pull->settings.mirrors) {
         CLEANUP_ERROR struct error *error = NULL;
+        CLEANUP_MIRROR struct mirror mirror = {0};
         struct credentials own;
-        if (strlen(domain) != n || strncmp(*mirror, domain, n) != 0 || (*mirror)[n] != '=')
+        if (mirror_parse(*setting, &mirror, ret_error) < 0)
+            return -1;
+        if (strcmp(mirror.registry, domain) != 0)
             continue;
-        const char *host = *mirror + n + 1;
-        int result = credentials_load(pull->root, host, &own, &error);
+        int result = credentials_load(pull->root, mirror.host, &own, &error);
         if (result == 0)
-            result = pull_from(pull, host, &own, &error);
+            result = pull_from(pull, &mirror, &own, &error);
         credentials_done(&own);
         if (result == 0)
             return 1;
         if (error->kind == ERROR_CANCELLED || error->kind == ERROR_NO_SPACE)
             return error_move(ret_error, &error);
-        CLEANUP_FREE char *line = str_printf("Mirror '%s' is of no use: %s", host, error->message);
+        CLEANUP_FREE char *line = str_printf(
+            "Mirror '%s' is of no use: %s", *setting + strlen(mirror.registry) + 1, error->message);
         if (pull->progress(pull->arg, "", line, 0, 0, ret_error) < 0)
             return -1;
     }
@@ -556,7 +573,7 @@ int image_pull(const struct image_pull *pull, struct error **ret_error)
     bool sent = credentials_are_there(pull->credentials);
     if (!sent && credentials_load(pull->root, ref.domain, &own, ret_error) < 0)
         return -1;
-    result = pull_from(pull, ref.domain, sent ? pull->credentials : &own, ret_error);
+    result = pull_from(pull, NULL, sent ? pull->credentials : &own, ret_error);
     credentials_done(&own);
     return result;
 }

@@ -96,6 +96,17 @@ struct registry *registry_new(const struct registry_settings *settings, const ch
     return NULL;
 }
 
+int registry_insist(struct registry *r, bool tls, struct error **ret_error)
+{
+    if (!tls && !r->plain_allowed)
+        return error_set(ret_error, ERROR_DENIED, 0,
+                         "registry '%s' is not spoken to without TLS: name it in the setting "
+                         "insecure_registries, or leave 'http://' out",
+                         r->host);
+    r->scheme = tls ? SCHEME_HTTPS : SCHEME_HTTP;
+    return 0;
+}
+
 void response_done(struct response *response)
 {
     free(response->content_type);

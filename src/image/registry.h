@@ -43,6 +43,8 @@ struct registry_settings {
 struct registry *registry_new(const struct registry_settings *settings, const char *host,
                               const char *repository, const char *actions,
                               const struct credentials *credentials, struct error **ret_error);
+/* With TLS, or without, whatever it can. ERROR_DENIED: it may not be without. */
+int registry_insist(struct registry *r, bool tls, struct error **ret_error);
 void registry_free(struct registry *r);
 void registry_freep(struct registry **r);
 
