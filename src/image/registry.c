@@ -170,6 +170,16 @@ static char *header_value(const char *line, size_t size, const char *name)
     return xstrndup(line + n, size - n);
 }
 
+/* "0-N", of which N is the last byte. One byte is told as none: it is only sent again. */
+static void upload_range(struct response *response, const char *text)
+{
+    const char *last = str_starts(text, "bytes=") ? text + strlen("bytes=") : text;
+    uint64_t n;
+
+    response->has_range = str_starts(last, "0-") && str_to_u64(last + 2, 0, INT64_MAX - 1, &n);
+    response->range_size = response->has_range && n > 0 ? n + 1 : 0;
+}
+
 static void header_keep(char **slot, char *value)
 {
     if (!value)
@@ -189,6 +199,8 @@ static size_t header_came(char *line, size_t one, size_t size, void *arg)
     struct transfer *t = arg;
     CLEANUP_FREE char *range = header_value(line, size, "content-range");
     CLEANUP_FREE char *challenge = header_value(line, size, "www-authenticate");
+    CLEANUP_FREE char *uploaded = header_value(line, size, "range");
+    CLEANUP_FREE char *chunk_min = header_value(line, size, "oci-chunk-min-length");
 
     t->head_size += size;
     if (t->head_size > REGISTRY_HEAD_MAX) {
@@ -203,6 +215,10 @@ static size_t header_came(char *line, size_t one, size_t size, void *arg)
     header_keep(&t->response.location, header_value(line, size, "location"));
     if (range && str_starts(range, "bytes "))
         t->response.range_start = strtoull(range + strlen("bytes "), NULL, 10);
+    if (uploaded)
+        upload_range(&t->response, uploaded);
+    if (chunk_min && !str_to_u64(chunk_min, 0, INT64_MAX, &t->response.chunk_min))
+        t->response.chunk_min = 0;
     if (challenge) {
         char *all = t->challenge ? str_printf("%s, %s", t->challenge, challenge) : take(challenge);
         header_keep(&t->challenge, all);
@@ -245,7 +261,8 @@ static size_t body_goes(char *to, size_t one, size_t size, void *arg)
     if (request->body) {
         memcpy(to, request->body + t->sent, n);
     } else {
-        ssize_t got = TEMP_FAILURE_RETRY(pread(request->fd, to, n, (off_t)t->sent));
+        ssize_t got =
+            TEMP_FAILURE_RETRY(pread(request->fd, to, n, (off_t)(request->offset + t->sent)));
         if (got < 0 || (got == 0 && n > 0)) {
             error_set(&t->error, ERROR_IO, got < 0 ? errno : EIO, "read what is to be sent");
             return CURL_READFUNC_ABORT;
@@ -352,6 +369,10 @@ static void transfer_start(struct transfer *t)
     CLEANUP_FREE char *url = url_of(r, t->path);
     CLEANUP_FREE char *range =
         t->request.from ? str_printf("%llu-", (unsigned long long)t->request.from) : NULL;
+    CLEANUP_FREE char *piece =
+        t->request.chunk ? str_printf("%llu-%llu", (unsigned long long)t->request.offset,
+                                      (unsigned long long)(t->request.offset + t->request.size - 1))
+                         : NULL;
 
     curl_multi_remove_handle(r->multi, t->easy);
     curl_easy_reset(t->easy);
@@ -366,6 +387,8 @@ static void transfer_start(struct transfer *t)
     easy_method(t);
     header_add(t, "Accept", t->request.accept);
     header_add(t, "Content-Type", t->request.type);
+    if (piece)
+        header_add(t, "Content-Range", piece);
     t->headers = curl_slist_append(t->headers, "Expect:");
     curl_easy_setopt(t->easy, CURLOPT_HTTPHEADER, t->headers);
     if (range)

@@ -53,6 +53,9 @@ struct response {
     long status;
     char *content_type, *digest, *location; /* each may be NULL */
     uint64_t range_start;                   /* of a 206 */
+    bool has_range;                         /* it says "Range: 0-N", as uploads do: … */
+    uint64_t range_size;                    /* … so many bytes have come; 0 with "0-0" */
+    uint64_t chunk_min;                     /* OCI-Chunk-Min-Length; 0: none */
     struct buf body;                        /* of a good answer, unless `data` took it */
     bool transient;                         /* the same request may succeed later */
 };
@@ -65,7 +68,9 @@ struct registry_request {
     const char *type;   /* of the body */
     const char *body;   /* must outlive the request */
     uint64_t size;      /* of the body */
-    int fd;             /* with body NULL and a size: it comes from this file, from its start */
+    int fd;             /* with body NULL and a size: it comes from this file, … */
+    uint64_t offset;    /* … from here on */
+    bool chunk;         /* it is a piece of an upload, and says which */
     uint64_t from;      /* not 0: only what is behind so many bytes */
     uint64_t body_max;  /* of a good answer that is collected */
     /* How much of the body has gone out; NULL: nobody wants to know. Negative ends the request. */

@@ -17,6 +17,13 @@ enum {
     TELL_MS = 250,        /* between two messages about the same blob */
     ANSWER_MAX = 1 << 16, /* bytes that nobody reads */
     HTTP_CREATED = 201,
+    HTTP_NO_METHOD = 405,
+    HTTP_LENGTH_REQUIRED = 411,
+    HTTP_TOO_LARGE = 413,
+    HTTP_BAD_RANGE = 416,
+    CHUNK_FIRST = 16 << 20,  /* bytes of a piece, if a registry does not take all at once … */
+    CHUNK_LEAST = 64 << 10,  /* … and the smallest */
+    PUSH_PROGRESS = 1 << 20, /* bytes that make up for what has failed before */
 };
 
 static int64_t now_ms(void)
@@ -64,11 +71,16 @@ static void upload_ended(struct upload *upload, const char *status)
     tell(upload, status, 0, 0, &upload->error);
 }
 
+/* Who gets on has all tries again. */
 static void upload_failed(struct upload *upload, const struct response *response,
                           struct error *error)
 {
     file_close(upload);
     upload->state = UPLOAD_WAITS;
+    if (upload->offset >= upload->tried_offset + PUSH_PROGRESS) {
+        upload->tries = 0;
+        upload->tried_offset = upload->offset;
+    }
     if (!response->transient || ++upload->tries >= PUSH_TRIES) {
         upload->error = error;
         return;
@@ -80,6 +92,19 @@ static void upload_failed(struct upload *upload, const struct response *response
 
 /* ---- sending it ----------------------------------------------------------------------------- */
 
+static void body_send(struct upload *upload);
+static void upload_begin(struct upload *upload);
+
+static int location_keep(struct upload *upload, const char *location, struct error **ret_error)
+{
+    if (str_empty(location) || strlen(location) > REGISTRY_URL_MAX)
+        return error_set(ret_error, ERROR_CORRUPT, 0,
+                         "blob 'sha256:%s': the registry does not say where to upload it to",
+                         upload->blob->digest);
+    str_set(&upload->location, location);
+    return 0;
+}
+
 static int bytes_went(void *arg, uint64_t sent, struct error **ret_error)
 {
     struct upload *upload = arg;
@@ -88,7 +113,62 @@ static int bytes_went(void *arg, uint64_t sent, struct error **ret_error)
     if (now - upload->told_ms < TELL_MS)
         return 0;
     upload->told_ms = now;
-    return tell(upload, "Pushing", sent, upload->blob->size, ret_error);
+    return tell(upload, "Pushing", upload->offset + sent, upload->blob->size, ret_error);
+}
+
+/* Where it went to is of no use any more. */
+static void place_forget(struct upload *upload)
+{
+    free(take(upload->location));
+    upload->offset = 0;
+}
+
+/* A registry that does not take that much at once: smaller pieces, from the start. */
+static bool chunk_shrink(struct upload *upload, long status)
+{
+    uint64_t least = upload->chunk_min > CHUNK_LEAST ? upload->chunk_min : CHUNK_LEAST;
+    uint64_t next = upload->chunk ? upload->chunk / 2 : CHUNK_FIRST;
+    bool whole = upload->chunk == 0 && upload->offset == 0;
+
+    if (status != HTTP_TOO_LARGE &&
+        !(whole && (status == HTTP_LENGTH_REQUIRED || status == HTTP_NO_METHOD)))
+        return false;
+    if (upload->chunk && next < least)
+        return false;
+    upload->chunk = next > least ? next : least;
+    upload->chunks_wanted = true;
+    place_forget(upload);
+    return true;
+}
+
+/* In pieces less is lost when the next one is interrupted. */
+static void chunks_begin(struct upload *upload)
+{
+    if (!upload->chunk)
+        upload->chunk = CHUNK_FIRST > upload->chunk_min ? CHUNK_FIRST : upload->chunk_min;
+}
+
+/* The place stays, if the registry may still have what it was sent. One that does not know pieces
+ * gets all of it again. */
+static void body_failed(struct upload *upload, struct response *response, struct error *error)
+{
+    bool pieces = upload->chunk > 0 || upload->offset > 0;
+
+    if (chunk_shrink(upload, response->status)) {
+        error_free(error);
+        file_close(upload);
+        upload_begin(upload);
+        return;
+    }
+    if (response->status == HTTP_BAD_RANGE) { /* it has got another part than we think */
+        response->transient = true;
+        chunks_begin(upload);
+    } else if (pieces && !upload->chunks_wanted && !response->transient) {
+        response->transient = true;
+        upload->chunk = 0;
+        place_forget(upload);
+    }
+    upload_failed(upload, response, error);
 }
 
 static void bytes_ended(void *arg, struct response *response, struct error *error)
@@ -96,9 +176,46 @@ static void bytes_ended(void *arg, struct response *response, struct error *erro
     struct upload *upload = arg;
 
     if (error)
-        upload_failed(upload, response, error);
+        body_failed(upload, response, error);
     else
         upload_ended(upload, "Pushed");
+}
+
+/* How much the registry says that it has; without that, what was sent. */
+static int offset_take(struct upload *upload, const struct response *response, uint64_t otherwise,
+                       struct error **ret_error)
+{
+    uint64_t offset = response->has_range ? response->range_size : otherwise;
+
+    if (offset > upload->blob->size)
+        return error_set(ret_error, ERROR_CORRUPT, 0,
+                         "blob 'sha256:%s': the registry has %llu bytes of it, and it has only "
+                         "%llu",
+                         upload->blob->digest, (unsigned long long)offset,
+                         (unsigned long long)upload->blob->size);
+    upload->offset = offset;
+    return 0;
+}
+
+static void chunk_ended(void *arg, struct response *response, struct error *error)
+{
+    struct upload *upload = arg;
+    uint64_t before = upload->offset, left = upload->blob->size - before;
+    uint64_t sent = upload->chunk && upload->chunk < left ? upload->chunk : left;
+
+    if (error) {
+        body_failed(upload, response, error);
+        return;
+    }
+    if ((response->location && location_keep(upload, response->location, &upload->error) < 0) ||
+        offset_take(upload, response, before + sent, &upload->error) < 0)
+        return;
+    if (upload->offset > before)
+        body_send(upload);
+    else
+        error_set(&upload->error, ERROR_CORRUPT, 0,
+                  "blob 'sha256:%s': the registry takes a part of it, and has it not",
+                  upload->blob->digest);
 }
 
 static int file_open(struct upload *upload, struct error **ret_error)
@@ -107,7 +224,8 @@ static int file_open(struct upload *upload, struct error **ret_error)
         str_printf("%s/blobs/sha256/%s", upload->all->push->root, upload->blob->digest);
     struct stat st;
 
-    upload->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (upload->fd < 0)
+        upload->fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
     if (upload->fd >= 0 && fstat(upload->fd, &st) == 0 &&
         (uint64_t)st.st_size == upload->blob->size)
         return 0;
@@ -117,30 +235,33 @@ static int file_open(struct upload *upload, struct error **ret_error)
                      upload->blob->digest);
 }
 
-static int bytes_send(struct upload *upload, const char *location, struct error **ret_error)
+/* All of it, or the next piece; the last request has the digest, and none of it if there were
+ * pieces. */
+static void body_send(struct upload *upload)
 {
-    if (str_empty(location) || strlen(location) > REGISTRY_URL_MAX)
-        return error_set(ret_error, ERROR_CORRUPT, 0,
-                         "blob 'sha256:%s': the registry does not say where to upload it to",
-                         upload->blob->digest);
-    if (file_open(upload, ret_error) < 0)
-        return -1;
-    CLEANUP_FREE char *path = str_printf("%s%cdigest=sha256:%s", location,
-                                         strchr(location, '?') ? '&' : '?', upload->blob->digest);
+    uint64_t left = upload->blob->size - upload->offset;
+    bool piece = left > 0 && (upload->offset > 0 || upload->chunk > 0);
+    CLEANUP_FREE char *last =
+        str_printf("%s%cdigest=sha256:%s", upload->location,
+                   strchr(upload->location, '?') ? '&' : '?', upload->blob->digest);
+
+    if (file_open(upload, &upload->error) < 0)
+        return;
     struct registry_request request = {
-        .method = "PUT",
-        .path = path,
+        .method = piece ? "PATCH" : "PUT",
+        .path = piece ? upload->location : last,
         .type = "application/octet-stream",
-        .size = upload->blob->size,
+        .size = piece && upload->chunk && upload->chunk < left ? upload->chunk : left,
         .fd = upload->fd,
+        .offset = upload->offset,
+        .chunk = piece,
         .body_max = ANSWER_MAX,
         .sent = bytes_went,
         .sent_arg = upload,
-        .done = bytes_ended,
+        .done = piece ? chunk_ended : bytes_ended,
         .arg = upload,
     };
     registry_send(upload->all->registry, &request);
-    return 0;
 }
 
 /* ---- beginning ------------------------------------------------------------------------------ */
@@ -159,7 +280,12 @@ static void place_ended(void *arg, struct response *response, struct error *erro
         upload_ended(upload, status);
         return;
     }
-    bytes_send(upload, response->location, &upload->error);
+    upload->offset = 0;
+    upload->chunk_min = response->chunk_min;
+    if (upload->chunk && upload->chunk < upload->chunk_min)
+        upload->chunk = upload->chunk_min;
+    if (location_keep(upload, response->location, &upload->error) == 0)
+        body_send(upload);
 }
 
 /* Asks for a place to upload to, or for the blob of another repository. */
@@ -194,11 +320,38 @@ static void look_ended(void *arg, struct response *response, struct error *error
     }
 }
 
+/* A registry that has forgotten what came, as some do after a body that was not whole, gets it in
+ * another upload. */
+static void rest_ended(void *arg, struct response *response, struct error *error)
+{
+    struct upload *upload = arg;
+
+    if (error && response->transient) {
+        upload_failed(upload, response, error);
+        return;
+    }
+    if (error || !response->has_range) {
+        error_free(error);
+        place_forget(upload);
+        chunks_begin(upload);
+        upload_begin(upload);
+        return;
+    }
+    if ((!response->location || location_keep(upload, response->location, &upload->error) == 0) &&
+        offset_take(upload, response, 0, &upload->error) == 0)
+        body_send(upload);
+}
+
+/* Looks whether it is there; or, if a part of it may be, how much that is. */
 static void upload_begin(struct upload *upload)
 {
     CLEANUP_FREE char *path = str_printf("blobs/sha256:%s", upload->blob->digest);
-    struct registry_request request = {
-        .method = "HEAD", .path = path, .done = look_ended, .arg = upload};
+    bool begun = upload->location != NULL;
+    struct registry_request request = {.method = begun ? "GET" : "HEAD",
+                                       .path = begun ? upload->location : path,
+                                       .body_max = ANSWER_MAX,
+                                       .done = begun ? rest_ended : look_ended,
+                                       .arg = upload};
 
     upload->state = UPLOAD_RUNS;
     registry_send(upload->all->registry, &request);
@@ -230,6 +383,7 @@ void uploads_done(struct uploads *all)
     for (size_t i = 0; i < all->count; i++) {
         file_close(&all->items[i]);
         error_free(all->items[i].error);
+        free(all->items[i].location);
     }
     free(all->items);
     *all = (struct uploads){0};
