@@ -8,8 +8,9 @@
  *      ROOT/pods/UID/CTR.layer/work    … and overlayfs' own
  *
  * A directory in overlay/ is alive while its record has a name besides its own one there, or while
- * a process holds the lock on it; overlay_collect() removes the others. So removing an image is
- * removing its record, and what a crash left half made is garbage.
+ * a process holds the lock on it: who makes it, and husk-share while a container runs on it;
+ * overlay_collect() removes the others. So removing an image is removing its record, and what a
+ * crash left half made is garbage. An image that is made anew gets another directory.
  *
  * Nothing is mounted here: that is done for a VM, where nobody else sees it (keeper/share.h).
  */
@@ -22,6 +23,8 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include <openssl/evp.h>
 
 #include "base/str.h"
 #include "disk/dir_writer.h"
@@ -182,6 +185,46 @@ static char *tree_of(const struct disk *disk, const char *image, struct error **
     if (record_read(path, name, ret_error) < 0)
         return NULL;
     return str_printf("%s/" PLACE "/%s/" DIR_WRITER_ROOT, disk->root, name);
+}
+
+static int digest_add(void *arg, const void *data, size_t size, struct error **ret_error)
+{
+    EVP_MD_CTX *digest = arg;
+
+    return EVP_DigestUpdate(digest, data, size)
+               ? 0
+               : error_set(ret_error, ERROR_INTERNAL, 0, "SHA-256 does not work");
+}
+
+/* Of the tar of an image's directory: it says all that a file is, but for when it was read. */
+static int tree_digest(const struct disk *disk, const char *image, uint8_t ret[EVP_MAX_MD_SIZE],
+                       struct error **ret_error)
+{
+    CLEANUP_FREE char *tree = tree_of(disk, image, ret_error);
+    EVP_MD_CTX *digest = tree ? EVP_MD_CTX_new() : NULL;
+    const struct disk_output out = {digest_add, digest, UINT64_MAX};
+    int result = -1;
+
+    memset(ret, 0, EVP_MAX_MD_SIZE);
+    if (digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL))
+        result = upper_reader_diff(tree, &out, ret_error);
+    if (result == 0)
+        EVP_DigestFinal_ex(digest, ret, NULL);
+    EVP_MD_CTX_free(digest);
+    return result;
+}
+
+/* A directory that cannot be read is not the same. */
+static int overlay_image_same(const struct disk *disk, const char *path, const char *other,
+                              bool *ret_same, struct error **ret_error)
+{
+    uint8_t mine[EVP_MAX_MD_SIZE], others[EVP_MAX_MD_SIZE];
+
+    *ret_same = false;
+    if (tree_digest(disk, other, others, ret_error) < 0)
+        return -1;
+    *ret_same = tree_digest(disk, path, mine, NULL) == 0 && memcmp(mine, others, sizeof(mine)) == 0;
+    return 0;
 }
 
 /* ---- writable layers ------------------------------------------------------------------------ */
@@ -391,6 +434,7 @@ const struct disk_ops disk_overlay = {
     .image_suffix = "tree",
     .check = overlay_check,
     .image_prepare = overlay_image_prepare,
+    .image_same = overlay_image_same,
     .layer_make = overlay_layer_make,
     .layer_spares = overlay_layer_spares,
     .layer_usage = overlay_layer_usage,

@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -22,6 +23,8 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+
+#include <utlist.h>
 
 #include "base/buf.h"
 #include "base/str.h"
@@ -44,7 +47,16 @@ enum {
     TAIL_MAX = 300,                 /* bytes of virtiofsd's last words */
 };
 
+/* What is mounted, and a lock on the image's directory, without which it might be removed when the
+ * image is made anew (disk/overlay.c). */
+struct mounted {
+    struct mounted *next;
+    uint32_t number;
+    int lock;
+};
+
 struct server {
+    struct mounted *mounts;
     int root;  /* of the daemon */
     int roots; /* ROOTS_DIR, where new directories can be made */
     pid_t virtiofsd;
@@ -183,6 +195,28 @@ static int directory_open(const struct server *s, const char *room, const char *
     return (int)syscall(SYS_openat2, s->root, path, &how, sizeof(how));
 }
 
+/* Of "overlay/NAME/root" what is around it. */
+static int image_lock(const struct server *s, const char *image)
+{
+    const struct open_how how = {.flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC,
+                                 .resolve =
+                                     RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS};
+    char path[SHARE_PATH_MAX];
+    char *slash;
+
+    strcpy(path, image);
+    slash = strrchr(path, '/');
+    if (!slash)
+        return -1;
+    *slash = '\0';
+    int fd = (int)syscall(SYS_openat2, s->root, path, &how, sizeof(how));
+    if (fd >= 0 && flock(fd, LOCK_SH) < 0) { /* waits: for a moment, for whoever collects */
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
 static int overlay_mount(const int fds[3], const char *place)
 {
     char options[128];
@@ -216,24 +250,50 @@ static int layers_mount(const struct server *s, const struct share_request *r, c
     return result;
 }
 
-static void request_mount(const struct server *s, const struct share_request *r,
+static void mounted_add(struct server *s, uint32_t number, int lock)
+{
+    struct mounted *m = xcalloc(1, sizeof(*m));
+
+    m->number = number;
+    m->lock = lock;
+    LL_PREPEND(s->mounts, m);
+}
+
+static void mounted_remove(struct server *s, uint32_t number)
+{
+    struct mounted *m;
+
+    LL_SEARCH_SCALAR(s->mounts, m, number, number);
+    if (!m)
+        return;
+    LL_DELETE(s->mounts, m);
+    close(m->lock);
+    free(m);
+}
+
+static void request_mount(struct server *s, const struct share_request *r,
                           struct share_reply *reply)
 {
+    int lock = image_lock(s, r->image);
     char name[16], place[64];
 
     snprintf(name, sizeof(name), "%u", r->number);
     snprintf(place, sizeof(place), ROOTS_DIR "/%u", r->number);
-    if (mkdirat(s->roots, name, DIR_MODE) == 0 && layers_mount(s, r, place) == 0)
+    if (lock >= 0 && mkdirat(s->roots, name, DIR_MODE) == 0 && layers_mount(s, r, place) == 0) {
+        mounted_add(s, r->number, lock);
         return;
+    }
     reply->failed = 1;
     snprintf(reply->text, sizeof(reply->text), "mount of '%s' over '%s' by overlayfs: %s", r->layer,
              r->image, strerror(errno));
     unlinkat(s->roots, name, AT_REMOVEDIR);
+    if (lock >= 0)
+        close(lock);
 }
 
 /* virtiofsd holds what the guest's kernel has not yet said that it forgets. That says nothing to
  * us, but does not take long; a guest that forgets nothing keeps the files until it ends. */
-static void request_unmount(const struct server *s, const struct share_request *r,
+static void request_unmount(struct server *s, const struct share_request *r,
                             struct share_reply *reply)
 {
     const struct timespec pause = {.tv_nsec = BUSY_WAIT_NS};
@@ -249,10 +309,11 @@ static void request_unmount(const struct server *s, const struct share_request *
         snprintf(reply->text, sizeof(reply->text), "unmount of '%s': %s", name, strerror(errno));
     }
     unlinkat(s->roots, name, AT_REMOVEDIR);
+    mounted_remove(s, r->number);
 }
 
 /* False: the keeper is gone. */
-static bool request_serve(const struct server *s)
+static bool request_serve(struct server *s)
 {
     struct share_request r;
     struct share_reply reply = {0};
