@@ -48,7 +48,9 @@ static int block_check(const char *const *options, struct error **ret_error)
 {
     if (options && *options)
         return error_set(ret_error, ERROR_INVALID, 0,
-                         "storage_opt '%s': the storage driver 'block' has no options", *options);
+                         "storage_opt '%s': the storage driver 'block' has no options; the setting "
+                         "layer_size is the size of its layers",
+                         *options);
     return 0;
 }
 

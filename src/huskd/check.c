@@ -44,6 +44,31 @@ static void check_programs(struct check *c)
         check_access(c, "program of storage=overlay", c->settings->virtiofsd, X_OK);
 }
 
+int check_storage(const struct settings *settings, const char *worker, struct error **ret_error)
+{
+    CLEANUP_STRV char **options =
+        str_empty(settings->storage_opt) ? NULL : str_split(settings->storage_opt, ',');
+    CLEANUP_STRV char **words = NULL;
+    CLEANUP_FREE char *said = NULL;
+    strv_push(&words, worker);
+    strv_push(&words, "--check-storage");
+    strv_push(&words, settings->storage);
+    STRV_FOREACH(option, options)
+        strv_push(&words, *option);
+    int status = child_ask(worker, (const char *const *)words, &said, ret_error);
+    if (status <= 0)
+        return status;
+    said[strcspn(said, "\n")] = '\0';
+    return error_set(ret_error, ERROR_INVALID, 0, "%s", said);
+}
+
+static void check_driver(struct check *c)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    bool good = check_storage(c->settings, c->places.worker, &error) == 0;
+    found(c, good, "storage driver", c->settings->storage, good ? "" : error_text(error));
+}
+
 static void check_guest(struct check *c)
 {
     check_access(c, "kernel", c->places.kernel, R_OK);
@@ -147,6 +172,7 @@ unsigned check_host(const struct settings *settings, FILE *out)
     struct check c = {.settings = settings, .out = out};
     places_init(&c.places, settings);
     check_programs(&c);
+    check_driver(&c);
     check_guest(&c);
     check_accel(&c);
     check_directory(&c, "root", c.places.root);

@@ -4,7 +4,11 @@
 
 #include <stdio.h>
 
+#include "base/error.h"
 #include "huskd/settings.h"
+
+/* Whether the storage driver has its options and can work here: `worker`, a program, knows. */
+int check_storage(const struct settings *settings, const char *worker, struct error **ret_error);
 
 /* Prints a line for each finding. Returns the number of problems. */
 unsigned check_host(const struct settings *settings, FILE *out);

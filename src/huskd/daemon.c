@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/str.h"
 #include "exec/exec.h"
+#include "huskd/check.h"
 #include "huskd/crash.h"
 #include "huskd/places.h"
 #include "huskd/shapes.h"
@@ -379,7 +380,9 @@ int daemon_new(const struct settings *settings, struct daemon **ret, struct erro
     d->settings_list = settings_list(settings);
     d->storage_options =
         str_empty(settings->storage_opt) ? NULL : str_split(settings->storage_opt, ',');
-    if (crash_read(&d->crash, ret_error) < 0 || root_take(&d->places, &d->lock, ret_error) < 0 ||
+    /* Without options a driver has what it needs, or its first job says what is missing. */
+    if ((d->storage_options && check_storage(settings, d->places.worker, ret_error) < 0) ||
+        crash_read(&d->crash, ret_error) < 0 || root_take(&d->places, &d->lock, ret_error) < 0 ||
         socket_take(settings, &d->listener, &d->activated, ret_error) < 0 ||
         world_make(d, ret_error) < 0) {
         daemon_free(d);

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <linux/close_range.h>
+#include <poll.h>
 #include <pwd.h>
 #include <signal.h>
 #include <stdio.h>
@@ -240,6 +241,51 @@ struct child *child_spawn(struct loop *loop, const struct child_spec *spec,
     child->arg = arg;
     child->watch = watch_new(loop, pidfd, WATCH_READ, child_ended, child);
     return child;
+}
+
+/* What comes until the other end is closed; false: that took too long. */
+static bool said_read(int fd, char said[CHILD_SAID_MAX + 1])
+{
+    struct pollfd ready = {.fd = fd, .events = POLLIN};
+    size_t have = 0;
+    char more[256];
+    ssize_t n;
+
+    memset(said, 0, CHILD_SAID_MAX + 1);
+    for (;;) {
+        if (poll(&ready, 1, CHILD_ASK_MS) == 0)
+            return false;
+        n = TEMP_FAILURE_RETRY(read(fd, more, sizeof(more)));
+        if (n <= 0)
+            return true;
+        for (ssize_t i = 0; i < n && have < CHILD_SAID_MAX; i++)
+            said[have++] = more[i];
+    }
+}
+
+int child_ask(const char *path, const char *const *argv, char **ret_said, struct error **ret_error)
+{
+    int ends[2], status = 0;
+    char said[CHILD_SAID_MAX + 1];
+
+    if (pipe2(ends, O_CLOEXEC) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "pipe for '%s'", path);
+    const int fds[] = {-1, ends[1], ends[1]};
+    const struct child_spec spec = {
+        .path = path, .argv = argv, .fds = fds, .fd_count = 3, .die_with_parent = true};
+    pid_t pid = child_fork(&spec, NULL, ret_error);
+    close(ends[1]);
+    bool ended = pid > 0 && said_read(ends[0], said);
+    close(ends[0]);
+    if (pid < 0)
+        return -1;
+    if (!ended)
+        kill(pid, SIGKILL);
+    TEMP_FAILURE_RETRY(waitpid(pid, &status, 0));
+    if (!ended)
+        return error_set(ret_error, ERROR_TIMEOUT, 0, "'%s' did not end in time", path);
+    *ret_said = xstrdup(said);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
 }
 
 pid_t child_pid(const struct child *child)

@@ -57,6 +57,8 @@ void signal_watch_free(struct signal_watch *watch);
 
 /* ---- children ------------------------------------------------------------------------------- */
 
+enum { CHILD_SAID_MAX = 1024, CHILD_ASK_MS = 30 * 1000 };
+
 struct child_spec {
     const char *path;        /* of the program, no search */
     const char *const *argv; /* NULL-terminated */
@@ -82,6 +84,10 @@ struct child *child_spawn(struct loop *loop, const struct child_spec *spec,
 int child_user_may_read(const char *user, const char *path, struct error **ret_error);
 /* The same of a device that it opens by name, to read and to write. */
 int child_user_may_use(const char *user, const char *device, struct error **ret_error);
+/* Runs a program that is over soon, and waits for it, as may be done before anybody is served.
+ * *ret_said (owned): what it writes, of which CHILD_SAID_MAX bytes are kept. Returns its exit code
+ * or 128 + signal; -1 if it cannot be run, or says nothing for CHILD_ASK_MS. */
+int child_ask(const char *path, const char *const *argv, char **ret_said, struct error **ret_error);
 pid_t child_pid(const struct child *child);
 void child_kill(struct child *child, int signal);
 void child_free(struct child *child);

@@ -7,6 +7,7 @@
 #include <locale.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -14,6 +15,9 @@
 #include "base/log.h"
 #include "worker/job.h"
 #include "worker/peer.h"
+#include "worker/storage.h"
+
+#define WORKER_CHECK "--check-storage" /* DRIVER [OPTION…]: no job, but huskd asks at its start */
 
 enum { PEER_FD = 3, FILE_MASK = 066 };
 
@@ -33,11 +37,13 @@ static void limits_set(void)
     prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct peer peer = {.fd = PEER_FD, .sent = -1};
     CLEANUP_ERROR struct error *error = NULL;
 
+    if (argc > 2 && strcmp(argv[1], WORKER_CHECK) == 0)
+        return storage_check((const char *const *)argv + 2);
     log_open("worker", LOG_LEVEL_INFO);
     signal(SIGPIPE, SIG_IGN);
     /* Control-C in the daemon's terminal is for the daemon, which may still want the job done. */

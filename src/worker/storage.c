@@ -1,5 +1,8 @@
 #include "worker/storage.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 #include "base/str.h"
 
 static struct {
@@ -24,6 +27,17 @@ int storage_take(const struct wire_frame *frame, struct error **ret_error)
     }
     wire_clear(frame->type, &message);
     return result;
+}
+
+int storage_check(const char *const *words)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    const struct disk_ops *ops = disk_driver(words[0], &error);
+
+    if (ops && ops->check(words + 1, &error) == 0)
+        return EXIT_SUCCESS;
+    puts(error_text(error));
+    return EXIT_FAILURE;
 }
 
 int storage_open(const char *root, struct disk *ret, struct error **ret_error)
