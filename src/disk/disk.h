@@ -126,7 +126,8 @@ extern const struct disk_ops disk_block;
 /* Images and layers as devices of a thin pool (dm.h): needs root and the kernel's device-mapper. */
 extern const struct disk_ops disk_devicemapper;
 /* Images and layers as directories of the host: needs root and the host's overlayfs. A writable
- * layer that is asked to have a size is ERROR_UNSUPPORTED. */
+ * layer that is asked to have a size is ERROR_UNSUPPORTED where the root's file system has no
+ * project quotas. */
 extern const struct disk_ops disk_overlay;
 
 /* The driver of that name; NULL and ERROR_INVALID, with the names that there are. */

@@ -7,6 +7,9 @@
  *      ROOT/pods/UID/CTR.layer/upper   what a container wrote …
  *      ROOT/pods/UID/CTR.layer/work    … and overlayfs' own
  *
+ * A layer that has a size is a project of the host's file system, if that counts by project
+ * (disk/quota.h).
+ *
  * A directory in overlay/ is alive while its record has a name besides its own one there, or while
  * a process holds the lock on it: who makes it, and husk-share while a container runs on it;
  * overlay_collect() removes the others. So removing an image is removing its record, and what a
@@ -30,10 +33,12 @@
 #include "disk/dir_writer.h"
 #include "disk/disk.h"
 #include "disk/path.h"
+#include "disk/quota.h"
 #include "disk/unpack.h"
 #include "disk/upper_reader.h"
 
-#define PLACE "overlay"
+#define PLACE       "overlay"
+#define SIZE_OPTION "overlay.size"
 
 enum {
     DIR_MODE = 0700,
@@ -44,11 +49,30 @@ enum {
     COPY_PIECE = 256 << 10,
 };
 
+/* Of a layer for which none is asked; 0: it has none. */
+static int size_read(const char *const *options, uint64_t *ret, struct error **ret_error)
+{
+    *ret = 0;
+    STRV_FOREACH(option, options) {
+        if (!str_starts(*option, SIZE_OPTION "="))
+            return error_set(ret_error, ERROR_INVALID, 0,
+                             "storage_opt '%s': the storage driver 'overlay' has no such option, "
+                             "only " SIZE_OPTION,
+                             *option);
+        if (!str_to_size(strchr(*option, '=') + 1, 1, ret) || *ret < DISK_LAYER_SIZE_MIN)
+            return error_set(ret_error, ERROR_INVALID, 0,
+                             "storage_opt '%s': it is not a size of at least %d MiB, like '20G'",
+                             *option, DISK_LAYER_SIZE_MIN >> 20);
+    }
+    return 0;
+}
+
 static int overlay_check(const char *const *options, struct error **ret_error)
 {
-    if (options && *options)
-        return error_set(ret_error, ERROR_INVALID, 0,
-                         "storage_opt '%s': the storage driver 'overlay' has no options", *options);
+    uint64_t size;
+
+    if (size_read(options, &size, ret_error) < 0)
+        return -1;
     if (geteuid() != 0)
         return error_set(ret_error, ERROR_UNSUPPORTED, 0,
                          "the storage driver 'overlay' mounts on this host, for which the daemon "
@@ -243,8 +267,22 @@ static int layer_fill(int layer, const char *tree, struct error **ret_error)
     return 0;
 }
 
-/* Complete or not there: it gets its name last. */
-static int layer_new(int dir, const char *name, const char *tree, struct error **ret_error)
+/* What is made in it later has its project, and counts. */
+static int layer_limit(const struct disk *disk, int layer, uint64_t bytes, struct error **ret_error)
+{
+    CLEANUP_FREE char *place = str_printf("%s/" PLACE, disk->root);
+    int lock = open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+
+    if (lock < 0)
+        return error_set(ret_error, ERROR_IO, errno, "open '%s'", place);
+    int result = quota_give(disk->root, layer, lock, bytes, ret_error);
+    close(lock);
+    return result;
+}
+
+/* Complete or not there: it gets its name last. `bytes` 0: it has no size. */
+static int layer_new(const struct disk *disk, int dir, const char *name, const char *tree,
+                     uint64_t bytes, struct error **ret_error)
 {
     char random[NAME_SIZE + 1] = "";
 
@@ -252,8 +290,11 @@ static int layer_new(int dir, const char *name, const char *tree, struct error *
     if (mkdirat(dir, random, DIR_MODE) < 0)
         return error_set(ret_error, ERROR_IO, errno, "make a writable layer");
     int fd = openat(dir, random, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    int result = fd < 0 ? error_set(ret_error, ERROR_IO, errno, "make a writable layer")
-                        : layer_fill(fd, tree, ret_error);
+    int result = fd < 0 ? error_set(ret_error, ERROR_IO, errno, "make a writable layer") : 0;
+    if (result == 0 && bytes)
+        result = layer_limit(disk, fd, bytes, ret_error);
+    if (result == 0)
+        result = layer_fill(fd, tree, ret_error);
     if (result == 0 && renameat2(dir, random, dir, name, RENAME_NOREPLACE) < 0)
         result = error_set(ret_error, ERROR_IO, errno, "make a writable layer");
     if (result < 0) {
@@ -271,22 +312,18 @@ static int overlay_layer_make(const struct disk *disk, const struct disk_layer_s
 {
     CLEANUP_FREE char *tree = tree_of(disk, layer->image, ret_error);
     CLEANUP_FREE char *below = tree ? path_below(disk->root, layer->path, ret_error) : NULL;
+    uint64_t bytes = layer->size_bytes;
     const char *name;
     struct stat st;
 
-    if (layer->size_bytes)
-        return error_set(
-            ret_error, ERROR_UNSUPPORTED, 0,
-            "the storage driver 'overlay' cannot hold a container to a size: leave the "
-            "size out, or set storage=block");
-    if (!below)
+    if (!below || (!bytes && size_read(disk->options, &bytes, ret_error) < 0))
         return -1;
     int dir = path_parent(disk->root, below, true, &name, ret_error);
     if (dir < 0)
         return -1;
     int result = fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0
                      ? 0
-                     : layer_new(dir, name, tree, ret_error);
+                     : layer_new(disk, dir, name, tree, bytes, ret_error);
     close(dir);
     return result;
 }
@@ -425,6 +462,7 @@ static int overlay_collect(const struct disk *disk, struct error **ret_error)
     for (struct dirent *entry = readdir(dir); entry; entry = readdir(dir))
         if (entry->d_name[0] != '.')
             home_collect(disk, dirfd(dir), entry->d_name, first ? NULL : &first);
+    quota_collect(disk->root, dirfd(dir), first ? NULL : &first);
     closedir(dir);
     return first ? error_move(ret_error, &first) : 0;
 }

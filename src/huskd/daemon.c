@@ -239,7 +239,7 @@ static struct spec_limits spec_limits(const struct settings *s)
         .memory_default_mb = s->memory_default >> 20,
         .vcpu_max = (uint32_t)(s->cpu_max ? s->cpu_max : cpus),
         .storage_default_mb = s->layer_size >> 20,
-        .unsized_storage = str_eq(s->storage, "overlay") ? s->storage : NULL,
+        .unsized_storage = str_eq(s->storage, "overlay"),
     };
 }
 

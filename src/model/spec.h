@@ -57,7 +57,7 @@ struct spec_limits {
     uint64_t memory_default_mb;  /* 0: SPEC_MEMORY_DEFAULT_MB */
     uint32_t vcpu_max;           /* 0: SPEC_VCPU_MAX */
     uint64_t storage_default_mb; /* size of a writable layer; 0: SPEC_STORAGE_DEFAULT_MB */
-    const char *unsized_storage; /* the storage driver, if its layers have no size; else NULL */
+    bool unsized_storage;        /* a writable layer for which none is asked has no size */
 };
 
 /* The podfile `text` (of `size` bytes, no NUL needed), checked and with defaults. Names and ids

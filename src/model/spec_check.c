@@ -127,12 +127,7 @@ static int resource_check(const struct pod_spec *spec, const struct spec_limits 
         return error_set(ret_error, ERROR_INVALID, 0,
                          "%" PRIu64 " virtual CPUs are more than the maximum of %" PRIu64,
                          spec->vcpu, vcpu_max);
-    if (limits->unsized_storage && spec->storage_mb)
-        return error_set(ret_error, ERROR_UNSUPPORTED, 0,
-                         "storage of %" PRIu64 " MB was asked for, and the storage driver '%s' "
-                         "cannot hold a container to a size: leave it out, or set storage=block",
-                         spec->storage_mb, limits->unsized_storage);
-    if (!limits->unsized_storage && spec->storage_mb < SPEC_STORAGE_MIN_MB)
+    if ((!limits->unsized_storage || spec->storage_mb) && spec->storage_mb < SPEC_STORAGE_MIN_MB)
         return error_set(ret_error, ERROR_INVALID, 0,
                          "storage of %" PRIu64 " MB is below the minimum of %d MB",
                          spec->storage_mb, SPEC_STORAGE_MIN_MB);

@@ -427,3 +427,8 @@ int view_write(const struct view *v, const char *path, const char *text)
         close(fd);
     return result;
 }
+
+bool full_says(int err)
+{
+    return err == ENOSPC || err == EDQUOT;
+}

@@ -126,6 +126,9 @@ char *view_read(const struct view *view, const char *path);
 bool view_has(const struct view *view, const char *path);
 int view_write(const struct view *view, const char *path, const char *text);
 
+/* Whether it is the errno of what has no room: a project quota of ext4 says EDQUOT. */
+bool full_says(int err);
+
 /* ---- the tests ------------------------------------------------------------------------------ */
 
 struct test {
@@ -144,5 +147,7 @@ extern const struct test tests_changes[];
 extern const struct test tests_dm[], tests_dm_small[];
 /* Of the driver overlay alone. */
 extern const struct test tests_overlay[];
+/* Of it where the file system has project quotas. */
+extern const struct test tests_quota[], tests_quota_usual[];
 
 #endif

@@ -56,7 +56,7 @@ def with_libraries(files):
     return whole
 
 
-def initramfs(tmp, files, command):
+def initramfs(tmp, files, command, modules):
     tools = pack()
     archive = tools.Cpio()
     made = set()
@@ -72,7 +72,7 @@ def initramfs(tmp, files, command):
 
     table = os.path.join(tmp, "modules")
     with open(table, "w") as f:
-        f.writelines(f"early {m}\n" for m in MODULES)
+        f.writelines(f"early {m}\n" for m in [*MODULES, *modules])
     order = tools.module_order(table, f"{BUILD}/guest/kernel/lib/modules")
     for name in ["dev", "proc", "sys", "tmp", "work"]:
         archive.add(name, tools.DIR | 0o755)
@@ -122,13 +122,13 @@ def boot(archive, disk_path, memory_mb, deadline_s):
     late.cancel()
 
 
-def run(command, files=None, disk_files=None, *, disk_bytes, memory_mb, deadline_s):
-    """Boots a guest that has `files` in its root and `disk_files` in /work, both {path: source}, runs
-    the command there, and ends with its verdict."""
+def run(command, files=None, disk_files=None, *, modules=(), disk_bytes, memory_mb, deadline_s):
+    """Boots a guest that has `files` in its root and `disk_files` in /work, both {path: source}, and
+    these modules besides the usual ones, runs the command there, and ends with its verdict."""
     results, plan, good = 0, "", False
     tmp = tempfile.mkdtemp(prefix="husk-dm-test.")
     try:
-        for line in boot(initramfs(tmp, files or {}, command), disk(tmp, disk_bytes, disk_files or {}),
+        for line in boot(initramfs(tmp, files or {}, command, modules), disk(tmp, disk_bytes, disk_files or {}),
                          memory_mb, deadline_s):
             if re.match(r"(not )?ok \d+ ", line):
                 results += 1
