@@ -42,19 +42,18 @@ static struct frozen *all_frozen;
 
 /* The container's own mount of it is in a namespace that has no path to it any more. A second mount
  * of the same disk is the same file system. */
-static int layer_open(const char *device)
+static int layer_mount(const char *device)
 {
-    if (mount(device, LAYER_DIR, "ext4", MS_NODEV | MS_NOATIME,
-              "noinit_itable,no_prefetch_block_bitmaps") < 0)
-        return -1;
-    return open(LAYER_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return mount(device, LAYER_DIR, "ext4", MS_NODEV | MS_NOATIME,
+                 "noinit_itable,no_prefetch_block_bitmaps");
 }
 
+/* A freeze does the same, but waits three times for all CPUs (RCU) to shut out writers that are not
+ * there any more. */
 bool layer_settle(const char *device)
 {
-    CLEANUP_FD int fd = disk_is_shared(device) ? -1 : layer_open(device);
-    /* EBUSY: it is frozen already, by a child that is gone. */
-    return fd >= 0 && (ioctl(fd, FIFREEZE, 0) == 0 || errno == EBUSY);
+    return !disk_is_shared(device) && layer_mount(device) == 0 &&
+           mount(NULL, LAYER_DIR, NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0;
 }
 
 static void told(int err)
@@ -87,7 +86,7 @@ static int hold_begin(struct hold *h)
         return processes_hold(h->group, true);
     if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
         return -1;
-    h->fd = layer_open(h->device);
+    h->fd = layer_mount(h->device) < 0 ? -1 : open(LAYER_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return h->fd < 0 ? -1 : ioctl(h->fd, FIFREEZE, 0);
 }
 

@@ -14,8 +14,8 @@ void layer_freeze(const struct container *c, const struct wire_layer_freeze *mes
 void layer_thaw(const struct container *c, const struct wire_layer_thaw *message);
 /* The container ends: its layer is thawed, whoever wanted it. */
 void layer_let_go(const struct container *c);
-/* Freezes a layer for ever, which leaves nothing to do for its journal: the machine is turned off.
- * False if it is none that could be frozen. */
+/* Makes a layer read-only for ever, which leaves nothing to do for its journal: the machine is
+ * turned off. False if it cannot be. */
 bool layer_settle(const char *device);
 
 #endif
