@@ -196,7 +196,8 @@ void core_reset(struct core *core, const struct error *why);
  * VM_SPAWN      vm      directory, keeper, QEMU; done when the guest said hello. vm->pod, if any,
  *                       says whose disks to have in it from the start. Fills `result`
  * VM_REHEARSE   vm      of the pool: does what a pod will do first, so that it is warm
- * POD_PLACE     pod     into pod->vm
+ * POD_PLACE     pod     into pod->vm. The layer of one that is for an image becomes the container's
+ *                       at once, before whatever is asked later
  * CTR_RUN       ctr     run number ctr->run, in pod->vm; done when it runs
  * CTR_STOP      ctr     signal, after grace_ms SIGKILL; done when it has ended (or is not there)
  * CTR_KILL      ctr     signal to its first process; what is not there is ERROR_STATE

@@ -29,7 +29,7 @@ struct woken {
 struct vm_pool {
     struct pool_shape shapes[POOL_SHAPES_MAX];
     size_t shape_count;
-    uint32_t failures;           /* in a row: VMs that ended before a pod could take them */
+    uint32_t failures[POOL_SHAPES_MAX]; /* in a row: VMs that ended before a pod took them */
     bool due;                    /* pods, VMs or images have changed since it was last looked at */
     bool waits[POOL_SHAPES_MAX]; /* it was told that the shape's image is not here */
 };

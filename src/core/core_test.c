@@ -369,6 +369,12 @@ static uint64_t act_and_wait(void)
     return 0;
 }
 
+static void settle(void)
+{
+    while (act_and_wait())
+        ;
+}
+
 static void set_pool(uint32_t count)
 {
     struct pool_shape shape = {.cpus = 1, .memory_mb = SPEC_MEMORY_DEFAULT_MB, .count = count};
@@ -410,8 +416,7 @@ static void a_pool_is_filled_one_by_one_and_a_pod_takes_from_it(void **state)
     assert_int_equal(idle_count(), 1);
     core_done(core, effect.token, NULL, NULL);
     assert_false(vm->pooled);
-    while (act_and_wait())
-        ;
+    settle();
     assert_string_equal(answer(), "");
     assert_int_equal(pod->state, POD_RUNNING);
     assert_int_equal(idle_count(), 2);
@@ -425,8 +430,7 @@ static void only_the_same_shape_is_taken_from_a_pool(void **state)
 
     act(EFFECT_COUNT);
     set_pool(1);
-    while (act_and_wait())
-        ;
+    settle();
     ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
     assert_true(core_next_effect(core, &effect));
     assert_int_equal(effect.token.kind, EFFECT_VM_SPAWN);
@@ -463,8 +467,7 @@ static void a_pool_that_fails_is_tried_again_with_growing_delays(void **state)
 static void a_pool_shrinks_when_less_is_set(void **state)
 {
     set_pool(3);
-    while (act_and_wait())
-        ;
+    settle();
     assert_int_equal(idle_count(), 3);
     set_pool(1);
     assert_int_equal(act_and_wait(), 0);
@@ -480,8 +483,7 @@ static void a_pod_whose_pooled_vm_dies_before_it_moved_in_gets_another(void **st
 
     act(EFFECT_COUNT);
     set_pool(1);
-    while (act_and_wait())
-        ;
+    settle();
     assert_int_equal(idle_count(), 1);
     ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
     core_vm_gone(core, pod->vm, "qemu was killed by signal 9");
@@ -500,8 +502,7 @@ static void set_image_pool(uint64_t layer_mb)
 
     snprintf(shapes[0].image, sizeof(shapes[0].image), "docker.io/library/busybox:latest");
     core_set_pool(core, shapes, ARRAY_SIZE(shapes));
-    while (act_and_wait())
-        ;
+    settle();
 }
 
 /* The image of its one idle VM; NULL if there is none. */
@@ -529,11 +530,9 @@ static void a_vm_for_an_image_is_for_a_pod_with_just_that_container(void **state
         act(EFFECT_COUNT);
         ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
         assert_null(world_vm(world, pod->vm)->image_id);
-        while (act_and_wait())
-            ;
+        settle();
         ask((struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
-        while (act_and_wait())
-            ;
+        settle();
     }
     struct pod *pod = make_pod(ONE);
 
@@ -543,13 +542,11 @@ static void a_vm_for_an_image_is_for_a_pod_with_just_that_container(void **state
     assert_ptr_equal(vm_layer_for(vm, pod), pod->containers);
     ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
     assert_ptr_equal(world_vm(world, pod->vm), vm);
-    while (act_and_wait())
-        ;
+    settle();
     assert_int_equal(pod->state, POD_RUNNING);
     assert_null(vm->image_id);
     ask((struct request){.kind = REQ_POD_STOP, .pod = pod->object.ref});
-    while (act_and_wait())
-        ;
+    settle();
     assert_non_null(image_vm());
     assert_null(vm_layer_for(image_vm(), pod)); /* its layer is not empty any more */
 }
@@ -565,8 +562,7 @@ static void a_pool_of_an_image_follows_its_name(void **state)
     CLEANUP_FREE char *before = xstrdup(image_vm()->image_id);
 
     assert_string_equal(ask((struct request){.kind = REQ_IMAGE_ADD, .image_new = &facts}), "");
-    while (act_and_wait())
-        ;
+    settle();
     assert_string_equal(image_vm()->image_id, facts.id);
     assert_string_not_equal(before, facts.id);
     assert_int_equal(idle_count(), 2);
@@ -584,8 +580,7 @@ static void a_pool_of_an_image_follows_its_name(void **state)
     }
     assert_true(clean);
     assert_string_equal(answer(), "");
-    while (act_and_wait())
-        ;
+    settle();
     assert_true(core_pool_status(core, 0, &status));
     assert_true(status.waits);
     assert_int_equal(status.idle + status.coming, 0);
@@ -593,11 +588,35 @@ static void a_pool_of_an_image_follows_its_name(void **state)
     assert_int_equal(status.idle, 1);
     assert_false(core_pool_status(core, 2, &status));
     assert_string_equal(ask((struct request){.kind = REQ_IMAGE_ADD, .image_new = &facts}), "");
-    while (act_and_wait())
-        ;
+    settle();
     assert_non_null(image_vm());
     set_image_pool(64); /* layers have another size now */
     assert_int_equal(image_vm()->layer_mb, 64);
+}
+
+/* An image that cannot be mounted does not keep the rest of the pool from being filled. */
+static void a_shape_that_fails_lets_the_others_be_filled(void **state)
+{
+    struct pool_shape shapes[] = {
+        {.cpus = 1, .memory_mb = SPEC_MEMORY_DEFAULT_MB, .count = 1, .layer_mb = 64},
+        {.cpus = 1, .memory_mb = SPEC_MEMORY_DEFAULT_MB, .count = 2}};
+    struct error *error = NULL;
+    struct effect effect;
+
+    error_set(&error, ERROR_IO, 0, "it cannot be mounted");
+    snprintf(shapes[0].image, sizeof(shapes[0].image), "docker.io/library/busybox:latest");
+    core_set_pool(core, shapes, ARRAY_SIZE(shapes));
+    while (core_next_effect(core, &effect)) {
+        const struct vm *vm = world_vm(world, effect.token.ref);
+        bool fails = effect.token.kind == EFFECT_VM_REHEARSE && vm->image_id;
+
+        if (effect.delay_ms <= POOL_DELAY_MS) /* it waits longer after its failure */
+            core_done(core, effect.token, fails ? error : NULL, NULL);
+    }
+    error_free(error);
+    assert_int_equal(idle_count(), 2);
+    assert_null(image_vm());
+    assert_int_equal(world->tables[NOUN_VM].count, 3);
 }
 
 /* When the pod was placed is not known to who comes after: the VM's layer may be the pod's. */
@@ -623,8 +642,7 @@ static void a_vm_for_an_image_does_not_go_back_to_the_pool(void **state)
             core_vm_adopted(core, other->object.ref,
                             &(struct vm_snapshot){.ready = true, .pod_uid = ""});
     core_reloaded(core);
-    while (act_and_wait())
-        ;
+    settle();
     assert_null(world_vm(world, ref));
     assert_int_equal(pod->state, POD_RUNNING);
 }
@@ -676,6 +694,7 @@ int main(void)
         TEST(a_pod_whose_pooled_vm_dies_before_it_moved_in_gets_another),
         TEST(a_vm_for_an_image_is_for_a_pod_with_just_that_container),
         TEST(a_pool_of_an_image_follows_its_name),
+        TEST(a_shape_that_fails_lets_the_others_be_filled),
         TEST(a_vm_for_an_image_does_not_go_back_to_the_pool),
         TEST(nothing_is_started_while_the_daemon_ends),
     };

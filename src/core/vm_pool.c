@@ -4,7 +4,7 @@
  *
  * `vm->pooled` is true from the VM's making until a pod was placed in it. It is filled one VM at a
  * time, when no pod is starting: pods need the processors more. What ends too early is made again
- * after a delay, which the new VM waits out in `booting`.
+ * after a delay, which the new VM waits out in `booting` while other shapes are filled.
  *
  * A VM for an image has the root of a container ready, over a layer that lies in its own directory.
  * The pod with just such a container takes it, and when the pod is placed (POD_PLACE) the layer
@@ -23,6 +23,7 @@ void core_set_pool(struct core *core, const struct pool_shape *shapes, size_t co
     for (size_t i = 0; i < core->pool.shape_count; i++) {
         core->pool.shapes[i] = shapes[i];
         core->pool.waits[i] = false;
+        core->pool.failures[i] = 0;
     }
     core->pool.due = true;
     core_settle(core);
@@ -47,6 +48,16 @@ static bool shape_fits(const struct core *core, const struct pool_shape *shape, 
     const struct image *image = shape_image(core, shape);
 
     return image && str_eq(image->id, vm->image_id) && shape->layer_mb == vm->layer_mb;
+}
+
+/* The number of its shape; shape_count if there is none. */
+static size_t shape_of(const struct core *core, const struct vm *vm)
+{
+    size_t i = 0;
+
+    while (i < core->pool.shape_count && !shape_fits(core, &core->pool.shapes[i], vm))
+        i++;
+    return i;
 }
 
 /* In the pool, or on its way there. */
@@ -97,31 +108,40 @@ bool vm_pool_waits(const struct core *core)
 
 void vm_pool_lost(struct core *core, const struct vm *vm)
 {
-    if (!vm->pooled || vm->state == VM_STOPPING)
+    size_t i = shape_of(core, vm);
+
+    if (!vm->pooled || vm->state == VM_STOPPING || i == core->pool.shape_count)
         return;
     if (pod_runs_long(core, vm->created_ns))
-        core->pool.failures = 0;
-    core->pool.failures++;
+        core->pool.failures[i] = 0;
+    core->pool.failures[i]++;
 }
 
-/* Counts what there is of each shape, ends what is too much, and says whether one is booting. */
-static bool pool_shrink(struct core *core, uint32_t have[POOL_SHAPES_MAX])
+struct pool_count {
+    uint32_t have;
+    bool coming; /* one of them is booting, or waits for its turn to */
+};
+
+/* Counts what there is of each shape, ends what is too much, and says whether one is booting. What
+ * waits after a failure keeps no other shape from being filled. */
+static bool pool_shrink(struct core *core, struct pool_count counts[POOL_SHAPES_MAX])
 {
     bool booting = false;
 
     WORLD_FOREACH(struct vm, vm, core->world, NOUN_VM) {
-        size_t i = 0;
-
         if (!is_of_pool(vm))
             continue;
-        while (i < core->pool.shape_count && !shape_fits(core, &core->pool.shapes[i], vm))
-            i++;
-        if (i < core->pool.shape_count && have[i] < core->pool.shapes[i].count) {
-            have[i]++;
-            booting |= vm->state == VM_BOOTING;
-        } else {
+        size_t i = shape_of(core, vm);
+
+        if (i == core->pool.shape_count || counts[i].have == core->pool.shapes[i].count) {
             vm_begin_stop(core, vm, 0, NULL);
+            continue;
         }
+        counts[i].have++;
+        if (vm->state != VM_BOOTING)
+            continue;
+        counts[i].coming = true;
+        booting |= !(vm->timer && core->pool.failures[i]);
     }
     return booting;
 }
@@ -139,9 +159,10 @@ static bool shape_waits(struct core *core, size_t number)
     return waits;
 }
 
-static void pool_grow(struct core *core, const struct pool_shape *shape)
+static void pool_grow(struct core *core, size_t number)
 {
-    const struct vm_pool *pool = &core->pool;
+    const struct pool_shape *shape = &core->pool.shapes[number];
+    uint32_t failures = core->pool.failures[number];
     struct vm *vm = vm_make(core, shape->cpus, shape->memory_mb, NULL);
 
     vm->pooled = true;
@@ -150,29 +171,28 @@ static void pool_grow(struct core *core, const struct pool_shape *shape)
         vm->layer_mb = shape->layer_mb;
     }
     core_set_timer(core, &vm->object, &vm->timer,
-                   pool->failures ? core_backoff_ms(pool->failures - 1) : POOL_DELAY_MS);
+                   failures ? core_backoff_ms(failures - 1) : POOL_DELAY_MS);
 }
 
 void vm_pool_settle(struct core *core)
 {
-    uint32_t have[POOL_SHAPES_MAX] = {0};
+    struct pool_count counts[POOL_SHAPES_MAX] = {{0}};
     const struct vm_pool *pool = &core->pool;
-    size_t missing = POOL_SHAPES_MAX;
+    size_t next = POOL_SHAPES_MAX;
 
     if (!core->pool.due)
         return;
     core->pool.due = false;
-    bool booting = pool_shrink(core, have);
+    bool booting = pool_shrink(core, counts);
 
-    /* After a failure another shape's turn comes: it may be one image that cannot be mounted. */
-    for (size_t n = pool->shape_count; n-- > 0;) {
-        size_t i = (pool->failures + n) % pool->shape_count;
-
-        if (!shape_waits(core, i) && have[i] < pool->shapes[i].count)
-            missing = i;
+    for (size_t i = 0; i < pool->shape_count; i++) {
+        if (shape_waits(core, i) || counts[i].have == pool->shapes[i].count || counts[i].coming)
+            continue;
+        if (next == POOL_SHAPES_MAX || pool->failures[i] < pool->failures[next])
+            next = i;
     }
-    if (booting || missing == POOL_SHAPES_MAX || core->tight || core->ending ||
+    if (booting || next == POOL_SHAPES_MAX || core->tight || core->ending ||
         core->world->tables[NOUN_VM].count >= VMS_MAX - VMS_OF_PODS_MIN)
         return;
-    pool_grow(core, &pool->shapes[missing]);
+    pool_grow(core, next);
 }

@@ -230,13 +230,16 @@ static int do_rehearse(const struct pending *p)
     return 0;
 }
 
-/* The layer of the VM takes the place of the container's, which nobody has written to. */
+/* The layer of the VM takes the place of the container's, which nobody has written to: at once,
+ * when it is asked for. */
 static void layer_moves(const struct pending *p, struct real_vm *vm)
 {
     char key[128];
 
     layer_key(key, p->pod, p->ctr);
-    if (!set_has(&sim.layers, key) || !vm->layer)
+    if (!set_has(&sim.layers, key))
+        broken("a layer moves to a container that has none", p->ctr);
+    if (!vm->layer)
         broken("a layer that is not there moves", p->ctr);
     for (size_t i = 0; i < VMS_REAL; i++)
         if (*vms[i].id && ctr_find(&vms[i], p->ctr))
@@ -261,8 +264,6 @@ static int do_place(const struct pending *p)
         return fail(ERROR_UNAVAILABLE);
     if (*vm->pod && !str_eq(vm->pod, p->pod))
         broken("two pods in one vm", p->vm);
-    if (*p->ctr)
-        layer_moves(p, vm);
     memcpy(vm->pod, p->pod, sizeof(vm->pod));
     vm->image[0] = '\0';
     return 0;
@@ -466,6 +467,8 @@ void reality_ask(const struct effect *effect)
     struct pending p = {.effect = *effect};
 
     pending_names(&p);
+    if (effect->token.kind == EFFECT_POD_PLACE && *p.ctr && vm_find(p.vm))
+        layer_moves(&p, vm_find(p.vm));
     if (effect->token.kind == EFFECT_TIMER) {
         if (timer_count == PENDING_MAX)
             broken("timers", "too many");
