@@ -186,6 +186,7 @@ void boot_message(const struct exec *exec, const char *accel, struct wire_vm_boo
         .initrd = config->initrd,
         .append = config->kernel_append,
         .user = config->qemu_user,
+        .discard = config->discard,
         .cpus_max = template_may_grow(config) ? template_cpus_max(config, accel) : 0,
         .memory_max_bytes = template_may_grow(config) ? config->memory_max_bytes : 0,
     };
@@ -336,14 +337,14 @@ static void boot(struct link *link, const struct vm *vm)
 /* QEMU gets these files open, and opens them again as its own user. */
 static int boot_check_user(const struct exec_config *config, struct error **ret_error)
 {
-    const char *const files[] = {config->kernel, config->initrd};
+    const char *const files[] = {config->kernel, config->initrd, config->discard};
     CLEANUP_ERROR struct error *error = NULL;
     if (str_eq(config->accel, "kvm") && access(ACCEL_KVM, F_OK) == 0 &&
         child_user_may_use(config->qemu_user, ACCEL_KVM, &error) < 0)
         return error_set(ret_error, ERROR_UNAVAILABLE, 0,
                          "%s: permit it, set another qemu_user, or accel=tcg", error_text(error));
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-        if (child_user_may_read(config->qemu_user, files[i], &error) < 0)
+        if (!str_empty(files[i]) && child_user_may_read(config->qemu_user, files[i], &error) < 0)
             return error_set(ret_error, ERROR_UNAVAILABLE, 0,
                              "%s: permit it, or set another qemu_user", error_text(error));
     return 0;
@@ -358,6 +359,7 @@ int boot_check(const struct exec_config *config, struct error **ret_error)
         {"QEMU", config->qemu, X_OK},
         {"kernel", config->kernel, R_OK},
         {"initramfs", config->initrd, R_OK},
+        {"module", str_empty(config->discard) ? NULL : config->discard, R_OK},
         {"virtiofsd", storage_shares(config) ? config->virtiofsd : NULL, X_OK},
     };
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)

@@ -34,6 +34,7 @@ struct exec_config {
     const char *root;                       /* canonical */
     const char *keeper, *worker, *transfer; /* programs */
     const char *qemu, *kernel, *initrd, *kernel_append, *qemu_user;
+    const char *discard; /* husk-discard.so; "": memory that guests freed is not given back */
     const char *machine; /* "q35" or "microvm" */
     const char *accel;   /* "auto", "kvm" or "tcg" */
     uint32_t boot_deadline_ms, kvm_deadline_ms;

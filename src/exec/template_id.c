@@ -84,6 +84,7 @@ char **template_inputs(const struct exec_config *config, const char *accel, uint
     put(&inputs, "machine", config->machine);
     put(&inputs, "accel", accel);
     put(&inputs, "append", config->kernel_append);
+    put(&inputs, "memory_return", str_empty(config->discard) ? "off" : "on");
     put_cpu(&inputs);
     put(&inputs, "host", str_eq(accel, "kvm") ? host.release : "any");
     put_number(&inputs, "cpus_max", template_cpus_max(config, accel));

@@ -272,6 +272,7 @@ static void exec_make(struct daemon *d)
         .initrd = d->places.initrd,
         .kernel_append = s->kernel_append,
         .qemu_user = s->qemu_user,
+        .discard = str_eq(s->memory_return, "on") ? d->places.discard : "",
         .machine = s->machine,
         .accel = s->accel,
         .boot_deadline_ms = (uint32_t)s->boot_deadline,

@@ -72,6 +72,8 @@ struct hyper_spec {
     const char *user;   /* "": as we are */
     int share_fd; /* HYPER_COLD: a socket to who serves files to the guest by vhost-user, which sees
                    * them as HYPER_SHARE_TAG and all of the VM's memory; -1: none. The same */
+    const char *discard; /* path of husk-discard.so: what the guest frees is given back to the host;
+                          * "": it stays the VM's. Part of a template */
     const struct hyper_disk *disks; /* the guest sees disk number i with the serial "d<i>" */
     unsigned disk_count;
 };

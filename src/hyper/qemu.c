@@ -22,6 +22,7 @@ enum {
 
 #define QEMU_LOG   "qemu.log"
 #define KVM_DEVICE "/dev/kvm"
+#define PRELOAD    "LD_PRELOAD" /* ld.so(8) */
 
 /* ---- events --------------------------------------------------------------------------------- */
 
@@ -162,6 +163,12 @@ static void fds_close(int *fds, size_t count)
             close(fds[i]);
 }
 
+/* Only a clone's memory is a file in which no holes are. */
+static bool needs_discard(const struct hyper_spec *spec)
+{
+    return spec->origin == HYPER_CLONE && !str_empty(spec->discard);
+}
+
 /* QEMU's descriptors in theirs[], in the order of QEMU_FD_…; our ends in ours[]. */
 static int fds_open(const struct hyper_spec *spec, int theirs[QEMU_FD_MAX], int ours[3],
                     struct error **ret_error)
@@ -180,6 +187,9 @@ static int fds_open(const struct hyper_spec *spec, int theirs[QEMU_FD_MAX], int 
         theirs[QEMU_FD_SHARE] = fcntl(spec->share_fd, F_DUPFD_CLOEXEC, 0);
     if (spec->origin != HYPER_COLD)
         theirs[QEMU_FD_MEMORY] = fcntl(spec->memory_fd, F_DUPFD_CLOEXEC, 0);
+    if (needs_discard(spec) &&
+        file_open(spec->discard, "module", &theirs[QEMU_FD_DISCARD], ret_error) < 0)
+        return -1;
     if (qemu_resumes(spec))
         return 0; /* its kernel is in its memory */
     if (file_open(spec->kernel, "kernel", &theirs[QEMU_FD_KERNEL], ret_error) < 0)
@@ -214,15 +224,27 @@ static unsigned tsc_khz(void)
     return (unsigned)((end - begin) * 1000000 / (end_ns - begin_ns));
 }
 
+/* Ours, with husk-discard.so loaded before all others; the vector is the caller's. */
+static char **environment_make(void)
+{
+    char **variables = NULL;
+    for (char **v = environ; *v; v++)
+        if (!str_starts(*v, PRELOAD "="))
+            strv_push(&variables, *v);
+    strv_push_take(&variables, str_printf(PRELOAD "=/proc/self/fd/%d", QEMU_FD_DISCARD));
+    return variables;
+}
+
 static int qemu_spawn(struct hyper *h, const struct hyper_spec *spec, const int *fds,
                       struct error **ret_error)
 {
-    CLEANUP_STRV char **args = NULL;
+    CLEANUP_STRV char **args = NULL, **env = needs_discard(spec) ? environment_make() : NULL;
     unsigned khz = qemu_resumes(spec) ? 0 : tsc_khz(); /* the clone's kernel knows it */
     if (qemu_args_build(spec, khz, &args, ret_error) < 0)
         return -1;
     struct child_spec child = {.path = spec->program,
                                .argv = (const char *const *)args,
+                               .env = (const char *const *)env,
                                .fds = fds,
                                .fd_count = QEMU_FD_DISK + spec->disk_count,
                                .die_with_parent = true,

@@ -32,6 +32,7 @@ enum when {
     VIRTIO = 131072,
     SCSI = 262144,
     SHARE = 524288,
+    RETURNS = 1048576, /* what the guest frees goes back to the host */
 };
 
 static const struct arg_row {
@@ -149,7 +150,8 @@ static unsigned conditions_of_origin(const struct hyper_spec *spec)
     const struct hyper_layout *l = &spec->layout;
     return (cold ? COLD : MEMORY_FILE) | (cold && spec->share_fd >= 0 ? SHARE : 0) |
            (qemu_resumes(spec) ? RESUMED : BOOT) | (!cold && l->cpus_max ? CPUS_GROW : CPUS_FIXED) |
-           (!cold && l->memory_max_bytes > l->base_bytes ? MEMORY_GROWS : MEMORY_FIXED);
+           (!cold && l->memory_max_bytes > l->base_bytes ? MEMORY_GROWS : MEMORY_FIXED) |
+           (str_empty(spec->discard) ? 0 : RETURNS);
 }
 
 static int growth_check(const struct hyper_spec *spec, unsigned have, struct error **ret_error)

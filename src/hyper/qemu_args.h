@@ -13,6 +13,7 @@ enum {
     QEMU_FD_INITRD,
     QEMU_FD_MEMORY,
     QEMU_FD_SHARE = QEMU_FD_MEMORY, /* a VM that boots cold has no file for its memory */
+    QEMU_FD_DISCARD,                /* husk-discard.so */
     QEMU_FD_DISK,                   /* the first one */
     QEMU_FD_MAX = QEMU_FD_DISK + HYPER_BOOT_DISKS_MAX
 };

@@ -26,6 +26,7 @@ static struct hyper_spec shape(const char *machine, const char *accel, unsigned 
                                .initrd = "initramfs.cpio",
                                .append = "debug",
                                .user = "",
+                               .discard = "/usr/libexec/husk/husk-discard.so",
                                .share_fd = -1,
                                .disks = two,
                                .disk_count = disks};
@@ -128,6 +129,16 @@ static void templates_and_clones_have_theirs(void **state)
             }
 }
 
+static void memory_is_given_back_only_if_that_is_wanted(void **state)
+{
+    struct hyper_spec spec = shape("q35", "tcg", 0);
+    CLEANUP_FREE char *with = text_of(&spec);
+    assert_non_null(strstr(with, "virtio-balloon-pci,free-page-reporting=on"));
+    spec.discard = "";
+    CLEANUP_FREE char *without = text_of(&spec);
+    assert_null(strstr(without, "balloon"));
+}
+
 static void what_is_not_known_is_refused_by_name(void **state)
 {
     struct error *error = NULL;
@@ -156,6 +167,7 @@ int main(void)
         cmocka_unit_test(every_shape_has_its_golden_command_line),
         cmocka_unit_test(a_vm_with_files_served_shares_its_memory),
         cmocka_unit_test(templates_and_clones_have_theirs),
+        cmocka_unit_test(memory_is_given_back_only_if_that_is_wanted),
         cmocka_unit_test(what_is_not_known_is_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

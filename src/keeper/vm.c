@@ -269,6 +269,7 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
                               .initrd = m->initrd,
                               .append = m->append,
                               .user = m->user,
+                              .discard = m->discard,
                               .disks = disks};
     struct hyper_ends ends;
     const char *unshared = k->share ? share_failure(k->share) : k->unshared;
