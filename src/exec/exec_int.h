@@ -119,6 +119,13 @@ struct link {
         int64_t started_ns;
     } * known;
     size_t known_count;
+
+    struct told_usage { /* the last answer to USAGE */
+        char ctr[CTR_ID_LEN + 1];
+        struct ctr_usage usage;
+    } * usages;
+    size_t usage_count;
+    bool usages_told; /* its reply has come: what comes next is another answer */
 };
 
 /* NULL if there is none. */
@@ -151,6 +158,11 @@ void link_forget_known(struct link *link);
 void link_read_exits(struct link *link);
 /* SIGKILL to every process that works in the VM's directory. */
 void link_kill_leftovers(const struct exec *exec, const char *vm);
+
+/* ---- usage.c --------------------------------------------------------------------------------- */
+
+/* The keeper tells what the guest has told. */
+void usage_came(struct link *link, const struct wire_ctr_usage *message);
 
 /* ---- vm.c, container.c: the effects --------------------------------------------------------- */
 

@@ -74,6 +74,7 @@ static void came_reply(struct link *link, const void *message)
     DL_SEARCH_SCALAR(link->asks, ask, seq, reply->seq);
     if (ask)
         ask_answer(link, ask, error, reply->value);
+    link->usages_told = true;
 }
 
 static void came_vm_state(struct link *link, const void *message)
@@ -159,6 +160,11 @@ static void came_timing(struct link *link, const void *message)
     }
 }
 
+static void came_ctr_usage(struct link *link, const void *message)
+{
+    usage_came(link, message);
+}
+
 static const struct {
     unsigned type;
     size_t size;
@@ -170,6 +176,7 @@ static const struct {
     {WIRE_EXEC_STATE, sizeof(struct wire_exec_state), came_exec_state},
     {WIRE_VM_EVENT, sizeof(struct wire_vm_event), came_vm_event},
     {WIRE_TIMING, sizeof(struct wire_timing), came_timing},
+    {WIRE_CTR_USAGE, sizeof(struct wire_ctr_usage), came_ctr_usage},
 };
 
 static void link_frame(struct conn *conn, const struct wire_frame *frame, int fd, void *arg)
@@ -412,5 +419,6 @@ void link_free(struct link *link)
     free(link->pod);
     free(link->reason);
     free(link->why_cold);
+    free(link->usages);
     free(link);
 }

@@ -10,8 +10,7 @@
 /* A file of /proc/PID, which is read in lines; NULL if there is none. */
 static FILE *process_file(int pid, const char *name)
 {
-    char path[64];
-    snprintf(path, sizeof(path), "/proc/%d/%s", pid, name);
+    CLEANUP_FREE char *path = str_printf("/proc/%d/%s", pid, name);
     return fopen(path, "re");
 }
 
@@ -89,6 +88,36 @@ static bool process_is_of(const struct exec *exec, const struct vm *vm, int pid)
     return str_eq(where, home);
 }
 
+/* ---- who serves files ----------------------------------------------------------------------- */
+
+enum { CHILDREN_TEXT = 256, CHILDREN_DEPTH = 4 }; /* husk-share, virtiofsd, and the child of that */
+
+/* All that come of a process, but QEMU; the keeper starts each by its first and only thread, and so
+ * do they. */
+static void children_add(int pid, int qemu, unsigned depth, struct usage *ret)
+{
+    char text[CHILDREN_TEXT], *rest = NULL;
+    CLEANUP_FREE char *name = str_printf("task/%d/children", pid);
+    FILE *f = depth ? process_file(pid, name) : NULL;
+    char *line = f ? fgets(text, sizeof(text), f) : NULL;
+    if (f)
+        fclose(f);
+    for (char *word = line ? strtok_r(line, " ", &rest) : NULL; word;
+         word = strtok_r(NULL, " ", &rest)) {
+        struct usage usage;
+        int child = atoi(word), parent;
+        if (child <= 0 || child == qemu || usage_of_process(child, &usage, &parent, NULL) < 0)
+            continue;
+        ret->share_bytes += usage.private_bytes;
+        ret->cpu_ns += usage.cpu_ns;
+        ret->read_bytes += usage.read_bytes;
+        ret->written_bytes += usage.written_bytes;
+        children_add(child, qemu, depth - 1, ret);
+    }
+}
+
+/* ---- the VM --------------------------------------------------------------------------------- */
+
 int exec_usage(const struct exec *exec, const struct vm *vm, struct usage *ret,
                struct error **ret_error)
 {
@@ -98,7 +127,54 @@ int exec_usage(const struct exec *exec, const struct vm *vm, struct usage *ret,
         return error_set(ret_error, ERROR_NOT_FOUND, 0, "vm '%s' does not run", vm->id);
     if (usage_of_process(vm->qemu_pid, ret, &parent, ret_error) < 0)
         return error_wrap(ret_error, "vm '%s'", vm->id);
-    if (process_is_of(exec, vm, parent) && usage_of_process(parent, &keeper, &ignored, NULL) == 0)
+    if (process_is_of(exec, vm, parent) && usage_of_process(parent, &keeper, &ignored, NULL) == 0) {
         ret->keeper_bytes = keeper.private_bytes;
+        children_add(parent, vm->qemu_pid, CHILDREN_DEPTH, ret);
+    }
     return 0;
+}
+
+/* ---- the guest ------------------------------------------------------------------------------ */
+
+struct ask *exec_usage_ask(struct exec *exec, struct ref pod,
+                           void (*done)(const struct error *error, uint64_t value, void *arg),
+                           void *arg)
+{
+    struct link *link = link_of_pod(exec, pod);
+    return link ? link_ask(link, WIRE_USAGE, &(struct wire_usage){}, -1, done, arg) : NULL;
+}
+
+void exec_ask_forget(struct ask *ask)
+{
+    ask_forget(ask);
+}
+
+enum { USAGES_MAX = 64 }; /* in one answer */
+
+/* What came before the last reply belongs to that. */
+void usage_came(struct link *link, const struct wire_ctr_usage *message)
+{
+    if (link->usages_told)
+        link->usage_count = 0;
+    link->usages_told = false;
+    if (link->usage_count == USAGES_MAX)
+        return;
+    link->usages = xrealloc(link->usages, (link->usage_count + 1) * sizeof(*link->usages));
+    struct told_usage *told = &link->usages[link->usage_count++];
+    *told = (struct told_usage){.usage = {.memory_bytes = message->memory_bytes,
+                                          .memory_max_bytes = message->memory_max_bytes,
+                                          .pids = message->pids,
+                                          .pids_max = message->pids_max}};
+    snprintf(told->ctr, sizeof(told->ctr), "%s", message->ctr);
+}
+
+bool exec_ctr_usage(const struct exec *exec, const struct container *ctr, struct ctr_usage *ret)
+{
+    const struct link *link = link_of_pod(exec, ctr->pod);
+    for (size_t i = 0; link && i < link->usage_count; i++)
+        if (str_eq(link->usages[i].ctr, ctr->id)) {
+            *ret = link->usages[i].usage;
+            return true;
+        }
+    return false;
 }

@@ -57,23 +57,50 @@ static char *size_text(double bytes)
     return xstrdup(text);
 }
 
+/* Of all containers of the pod; NULL: the guest has not answered. */
+static const json_t *containers_of(const json_t *item, const char *name, double *ret)
+{
+    const json_t *containers = json_object_get(item, "containers"), *ctr;
+    size_t i;
+    *ret = 0;
+    json_array_foreach(containers, i, ctr)
+        *ret += number(ctr, name);
+    return containers;
+}
+
+static char *containers_memory(const json_t *item)
+{
+    double bytes;
+    return containers_of(item, "memory", &bytes) ? size_text(bytes) : xstrdup("-");
+}
+
+static char *containers_pids(const json_t *item)
+{
+    double pids;
+    return containers_of(item, "pids", &pids) ? str_printf("%.0f", pids) : xstrdup("-");
+}
+
 static void print_table(const json_t *items, const json_t *before)
 {
-    static const char *const titles[] = {"POD ID",           "CPU",  "Private", "Shared",
-                                         "Memory of the VM", "Read", "Written"};
+    static const char *const titles[] = {"POD ID",           "CPU",           "Private", "Shared",
+                                         "Memory of the VM", "In containers", "PIDs",    "Read",
+                                         "Written"};
     CLEANUP_TABLE struct table table = {.columns = ARRAY_SIZE(titles)};
     const json_t *item;
     size_t i;
     table_row(&table, titles);
     json_array_foreach(items, i, item) {
         CLEANUP_FREE char *cpu = str_printf("%.1f %%", cpu_percent(item, before));
-        CLEANUP_FREE char *private = size_text(number(item, "private") + number(item, "keeper"));
+        CLEANUP_FREE char *private =
+            size_text(number(item, "private") + number(item, "keeper") + number(item, "share"));
         CLEANUP_FREE char *shared = size_text(number(item, "shared"));
         CLEANUP_FREE char *memory = size_text(number(item, "memory") * (1 << 20));
+        CLEANUP_FREE char *used = containers_memory(item);
+        CLEANUP_FREE char *pids = containers_pids(item);
         CLEANUP_FREE char *reads = size_text(number(item, "read"));
         CLEANUP_FREE char *written = size_text(number(item, "written"));
         table_row(&table, (const char *const[]){json_text(item, "pod"), cpu, private, shared,
-                                                memory, reads, written});
+                                                memory, used, pids, reads, written});
     }
     table_print(&table, stdout);
 }

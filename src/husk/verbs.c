@@ -138,10 +138,10 @@ static const struct more {
      "husk events --since 1h -o json  the last hour, for programs\n"},
     {VERB_STATS, 0, WORDS_ANY, false, cmd_stats,
      "Prints for each pod that has a virtual machine its use of the CPU since the last line (of "
-     "one "
-     "CPU), the memory that only it has, the memory that it shares with others (of which the host "
-     "needs one copy: what clones have of their template), the memory of its virtual machine, and "
-     "what was read from and written to the host's disks.",
+     "one CPU), the memory that only it has, the memory that it shares with others (of which the "
+     "host needs one copy: what clones have of their template), the memory of its virtual machine, "
+     "what its containers take of that, and how many processes and threads they have (- if its "
+     "guest does not answer in time), and what was read from and written to the host's disks.",
      "husk stats  all pods, every second\n"
      "husk stats --no-stream -o json web  one pod, for programs\n"},
     {VERB_INFO, 0, 0, false, cmd_info,

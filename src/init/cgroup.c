@@ -17,7 +17,13 @@
 
 #define CGROUP_ROOT "/sys/fs/cgroup"
 
-enum { PROCS_MAX_BYTES = 1 << 20, EVENTS_MAX_BYTES = 512, LIMIT_TEXT = 24, OTHERS_PART = 16 };
+enum {
+    PROCS_MAX_BYTES = 1 << 20,
+    EVENTS_MAX_BYTES = 512,
+    STAT_MAX_BYTES = 8 << 10,
+    LIMIT_TEXT = 24,
+    OTHERS_PART = 16,
+};
 
 static uint64_t memory_all, pids_all; /* of all containers together */
 
@@ -144,6 +150,34 @@ void cgroup_kill_all(void)
     file_write(CGROUP_ROOT "/guest/cgroup.kill", "1");
 }
 
+/* Of a file that is a number, or "max"; 0 then, and if there is none. */
+static uint64_t number_at(int group, const char *file)
+{
+    CLEANUP_FREE char *text = file_read_at(group, file, LIMIT_TEXT);
+    return text ? strtoull(text, NULL, 10) : 0;
+}
+
+/* Of a line "name number". */
+static uint64_t line_at(int group, const char *file, const char *name, size_t max)
+{
+    CLEANUP_FREE char *text = file_read_at(group, file, max);
+    const char *at = text ? strstr(text, name) : NULL;
+    return at ? strtoull(at + strlen(name), NULL, 10) : 0;
+}
+
+/* Pages of files that nobody has asked for again are first to go when memory is wanted: docker does
+ * not count them either. */
+void cgroup_usage(int group, struct cgroup_usage *ret)
+{
+    uint64_t memory = number_at(group, "memory.current"),
+             cache = line_at(group, "memory.stat", "inactive_file ", STAT_MAX_BYTES);
+
+    *ret = (struct cgroup_usage){.memory_bytes = memory > cache ? memory - cache : 0,
+                                 .memory_max_bytes = number_at(group, "memory.max"),
+                                 .pids = (uint32_t)number_at(group, "pids.current"),
+                                 .pids_max = (uint32_t)number_at(group, "pids.max")};
+}
+
 /* The same file says POLLPRI from the first change after it was read. */
 int cgroup_oom_watch(int group)
 {
@@ -159,7 +193,5 @@ bool cgroup_oom_killed(int group, int watch)
     struct pollfd changed = {.fd = watch, .events = POLLPRI};
     if (watch >= 0 && poll(&changed, 1, 0) == 0)
         return false;
-    CLEANUP_FREE char *events = file_read_at(group, "memory.events", EVENTS_MAX_BYTES);
-    const char *at = events ? strstr(events, "oom_kill ") : NULL;
-    return at && strtoull(at + strlen("oom_kill "), NULL, 10) > 0;
+    return line_at(group, "memory.events", "oom_kill ", EVENTS_MAX_BYTES) > 0;
 }

@@ -33,6 +33,13 @@ int cgroup_freeze(int group, bool on, int deadline_ms);
 void cgroup_signal(int group, int signal);
 /* Kills everything but husk-init. */
 void cgroup_kill_all(void);
+/* What a group takes, and may take: bytes, processes and threads; 0: no limit. */
+struct cgroup_usage {
+    uint64_t memory_bytes, memory_max_bytes;
+    uint32_t pids, pids_max;
+};
+void cgroup_usage(int group, struct cgroup_usage *ret);
+
 /* A descriptor by which cgroup_oom_killed() knows at once that nothing has happened since; -1 if it
  * cannot be had. */
 int cgroup_oom_watch(int group);

@@ -11,6 +11,7 @@
 #include "init/janitor.h"
 #include "init/joiner.h"
 #include "init/layer.h"
+#include "init/port.h"
 #include "init/process.h"
 #include "init/serve.h"
 #include "init/slot.h"
@@ -416,6 +417,22 @@ static void pod_look(struct alarm *alarm)
     pod_clear_seq = 0;
     serve_reply(seq, error);
     slots_fill_later();
+}
+
+void containers_tell_usage(void)
+{
+    struct cgroup_usage usage;
+
+    for (const struct container *c = containers; c; c = c->next) {
+        if (c->state != CONTAINER_RUNNING || c->group < 0)
+            continue;
+        cgroup_usage(c->group, &usage);
+        port_send(WIRE_CTR_USAGE, c->stream,
+                  &(struct wire_ctr_usage){.memory_bytes = usage.memory_bytes,
+                                           .memory_max_bytes = usage.memory_max_bytes,
+                                           .pids = usage.pids,
+                                           .pids_max = usage.pids_max});
+    }
 }
 
 /* To unmount takes longer: it frees what is in the guest's memory, page by page. */

@@ -72,6 +72,8 @@ void container_ended(struct container *c, bool refused);
 const char *container_hostname(const struct container *c);
 /* What a container may wait for (a disk, a CPU) may be there now. */
 void container_look_again(void);
+/* Sends a CTR_USAGE for each container that runs. */
+void containers_tell_usage(void);
 /* The limits of the guest have changed, and with them those of containers without their own. */
 void container_limits_changed(void);
 

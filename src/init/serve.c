@@ -108,6 +108,15 @@ static void serve_pod_clear(const struct wire_frame *frame, const void *message)
     pod_clear(((const struct wire_pod_clear *)message)->seq);
 }
 
+static void serve_usage(const struct wire_frame *frame, const void *message)
+{
+    uint32_t seq = ((const struct wire_usage *)message)->seq;
+    if (freeze_refuses(seq))
+        return;
+    containers_tell_usage();
+    serve_reply(seq, NULL);
+}
+
 /* To switch itself off takes the machine longer than all before: the keeper need not wait. */
 static void say_halted(void)
 {
@@ -163,6 +172,7 @@ static const struct {
     {WIRE_AWAKE, serve_awake},
     {WIRE_LAYER_FREEZE, serve_layer_freeze},
     {WIRE_LAYER_THAW, serve_layer_thaw},
+    {WIRE_USAGE, serve_usage},
 };
 
 static void serve_frame(const struct wire_frame *frame)
@@ -182,6 +192,7 @@ static void serve_frame(const struct wire_frame *frame)
         struct wire_awake awake;
         struct wire_layer_freeze layer_freeze;
         struct wire_layer_thaw layer_thaw;
+        struct wire_usage usage;
     } message;
     CLEANUP_ERROR struct error *error = NULL;
 

@@ -14,6 +14,13 @@ enum container_state {
     CONTAINER_ENDED,
 };
 
+/* As the guest has told, within what the VM has. */
+struct container_usage {
+    bool told; /* since it was asked */
+    uint64_t memory_bytes, memory_max_bytes;
+    uint32_t pids, pids_max;
+};
+
 struct container {
     struct container *prev, *next;
     struct keeper *keeper;
@@ -40,6 +47,7 @@ struct container {
     bool was_heard;  /* it has written something */
     bool layer_held; /* by LAYER_FREEZE, until LAYER_THAW */
     bool rehearsal;  /* nobody is told of it, and nothing is left of it */
+    struct container_usage usage;
     struct ask *run_asks, *stop_asks, *drop_asks;
     uint32_t stop_signal, stop_grace_ms;
     bool stop_killed; /* SIGKILL was sent */
@@ -69,6 +77,14 @@ void containers_forget(struct keeper *k);
 void containers_lost(struct keeper *k, const char *why);
 bool containers_any_runs(const struct keeper *k);
 void container_free(struct container *c);
+
+/* ---- usage.c -------------------------------------------------------------------------------- */
+
+/* Answers the request when the guest has told, or returns an error now. Who asks meanwhile gets the
+ * same answer. */
+int usage_ask(struct keeper *k, uint32_t seq, struct error **ret_error);
+/* The guest tells. */
+void usage_came(struct container *c, const struct wire_ctr_usage *m);
 
 /* ---- exec.c --------------------------------------------------------------------------------- */
 

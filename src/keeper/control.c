@@ -77,6 +77,7 @@ union message {
     struct wire_vm_rehearse vm_rehearse;
     struct wire_layer_freeze layer_freeze;
     struct wire_layer_thaw layer_thaw;
+    struct wire_usage usage;
 };
 
 /* One message that is being handled. A handler that returns -1 has its error replied; one that
@@ -196,6 +197,11 @@ static int on_layer_freeze(struct call *c, struct error **ret_error)
     if (layer_hold(c->k, message.ctr, true, ret_error) < 0)
         return -1;
     return guest_pass(c->k, message.seq, WIRE_LAYER_FREEZE, 0, &message, ret_error);
+}
+
+static int on_usage(struct call *c, struct error **ret_error)
+{
+    return usage_ask(c->k, c->m->usage.seq, ret_error);
 }
 
 static int on_layer_thaw(struct call *c, struct error **ret_error)
@@ -325,6 +331,7 @@ static const struct handler {
     {WIRE_VM_REHEARSE, true, on_vm_rehearse},
     {WIRE_LAYER_FREEZE, true, on_layer_freeze},
     {WIRE_LAYER_THAW, true, on_layer_thaw},
+    {WIRE_USAGE, true, on_usage},
     {WIRE_SNAPSHOT, true, on_snapshot},
     {WIRE_DISMISS, false, on_dismiss},
 };

@@ -168,6 +168,7 @@ union message {
     struct wire_credit credit;
     struct wire_exited exited;
     struct wire_guest_log guest_log;
+    struct wire_ctr_usage ctr_usage;
     struct wire_halted halted;
 };
 
@@ -219,6 +220,12 @@ static void on_guest_log(struct keeper *k, struct stream *s, const union message
                   "guest: %s", line);
 }
 
+static void on_ctr_usage(struct keeper *k, struct stream *s, const union message *m)
+{
+    if (s->ctr)
+        usage_came(s->ctr, &m->ctr_usage);
+}
+
 static void on_halted(struct keeper *k, struct stream *s, const union message *m)
 {
     vm_halted(k);
@@ -232,6 +239,7 @@ static const struct handler {
     {WIRE_HELLO, false, on_hello},         {WIRE_REPLY, false, on_reply},
     {WIRE_CREDIT, true, on_credit},        {WIRE_EXITED, true, on_exited},
     {WIRE_GUEST_LOG, false, on_guest_log}, {WIRE_HALTED, false, on_halted},
+    {WIRE_CTR_USAGE, true, on_ctr_usage},
 };
 
 static const struct handler *handler_of(unsigned type)

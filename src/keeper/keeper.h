@@ -91,10 +91,14 @@ struct keeper {
     struct timer *off; /* the next, harder step of VM_OFF */
     bool quitting;     /* QEMU was told to quit: SIGKILL is next */
     struct ask *boot_asks, *off_asks, *pause_asks, *place_asks, *leave_asks;
-    uint64_t paused_ms; /* when, on the loop's clock */
-    char *pod;          /* uid, "" if none is placed */
-    char *placing;      /* uid of the pod that moves in now, NULL if none */
-    char **marks;       /* of the way to READY */
+    uint64_t paused_ms;    /* when, on the loop's clock */
+    char *pod;             /* uid, "" if none is placed */
+    char *placing;         /* uid of the pod that moves in now, NULL if none */
+    char **marks;          /* of the way to READY */
+    uint64_t memory_bytes; /* of the VM when it has grown */
+
+    /* usage.c */
+    struct ask *usage_asks;
 
     /* template.c */
     struct ask *freeze_asks;

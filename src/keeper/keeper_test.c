@@ -387,6 +387,38 @@ static int teardown(void **state)
 
 /* ---- templates and clones ------------------------------------------------------------------- */
 
+static void a_guest_cannot_boast_of_more_than_its_vm_has(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    const struct wire_ctr_usage much = {.ctr = "another",
+                                        .memory_bytes = UINT64_MAX,
+                                        .memory_max_bytes = UINT64_MAX,
+                                        .pids = UINT32_MAX,
+                                        .pids_max = UINT32_MAX};
+    f->k->memory_bytes = 1000;
+    fixture_say(f, WIRE_CTR_USAGE, c->stream->id, &much);
+    assert_false(c->usage.told); /* nobody has asked */
+    assert_int_equal(usage_ask(f->k, 1, NULL), 0);
+    uint32_t asked = f->k->guest_seq;
+    assert_int_equal(usage_ask(f->k, 2, NULL), 0);
+    assert_int_equal(f->k->guest_seq, asked); /* they share an answer */
+    fixture_say(f, WIRE_CTR_USAGE, c->stream->id + 1000, &much);
+    assert_false(c->usage.told);
+    fixture_say(f, WIRE_CTR_USAGE, c->stream->id, &much);
+    assert_true(c->usage.told);
+    assert_int_equal(c->usage.memory_bytes, 1000);
+    assert_int_equal(c->usage.memory_max_bytes, 1000);
+    assert_true(c->usage.pids <= 1 << 22 && c->usage.pids_max <= 1 << 22);
+    fixture_agree(f);
+    assert_false(c->usage.told);
+    assert_null(f->k->usage_asks);
+    assert_int_equal(usage_ask(f->k, 3, NULL), 0);
+    fixture_end_vm(f, "QEMU was killed by signal 9");
+    assert_null(f->k->usage_asks);
+    fixture_done(f);
+}
+
 static void a_clone_is_ready_when_it_is_awake_and_takes_requests_before(void **state)
 {
     static struct fixture f;
@@ -573,6 +605,7 @@ int main(void)
         cmocka_unit_test(an_end_that_was_sent_before_the_power_off_counts),
         cmocka_unit_test(a_guest_that_has_halted_is_not_waited_for),
         cmocka_unit_test(what_a_guest_says_is_text),
+        cmocka_unit_test(a_guest_cannot_boast_of_more_than_its_vm_has),
         cmocka_unit_test(a_clone_is_ready_when_it_is_awake_and_takes_requests_before),
         cmocka_unit_test(a_clone_that_will_not_wake_up_is_ended),
         cmocka_unit_test(a_clone_whose_guest_says_hello_again_is_ended),

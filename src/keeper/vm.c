@@ -366,6 +366,7 @@ int vm_boot(struct keeper *k, const struct wire_vm_boot *m, int memory_fd, struc
     if (k->asked)
         return 0;
     k->asked = true;
+    k->memory_bytes = m->memory_bytes;
     k->mode = (enum wire_boot_mode)m->mode;
     k->resumes =
         m->mode == WIRE_BOOT_CLONE || (m->mode == WIRE_BOOT_TEMPLATE && !str_empty(m->state));
