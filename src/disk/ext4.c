@@ -16,7 +16,7 @@
 
 #include "base/str.h"
 #include "disk/disk.h"
-#include "disk/ext4_reader.h"
+#include "disk/ext4_tree.h"
 #include "disk/path.h"
 #include "disk/tool.h"
 
@@ -61,7 +61,7 @@ int ext4_repair(const char *path, struct error **ret_error)
     const char *const words[] = {"e2fsck", "-y", path, NULL};
     bool clean;
 
-    if (ext4_reader_check(path, &clean, ret_error) < 0)
+    if (ext4_tree_check(path, &clean, ret_error) < 0)
         return -1;
     return clean ? 0 : tool_run_until(words, 3, ret_error);
 }

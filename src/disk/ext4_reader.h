@@ -3,20 +3,14 @@
  * Linux: a whiteout is a character device 0:0, a directory that hides those below it has the
  * attribute trusted.overlay.opaque).
  *
- * All of it comes from a guest and may be made to do harm: sizes, depth and number of everything
- * are limited, a directory is entered once, names are looked at. Only for the files of this room.
+ * All of it comes from a guest: what may be in it has limits (ext4_tree.h, walk.h). Only for the
+ * files of this room.
  */
 #ifndef HUSK_DISK_EXT4_READER_H
 #define HUSK_DISK_EXT4_READER_H
 
-#include <stdbool.h>
-
 #include "base/error.h"
 #include "disk/disk.h"
-
-/* Whether the file is an ext4 file system that fits into its file, and *ret_clean, whether its
- * journal holds nothing that is to be written. ERROR_CORRUPT if it is none. */
-int ext4_reader_check(const char *path, bool *ret_clean, struct error **ret_error);
 
 /* Writes the tar of a layer. A file system without "upper" was never used: its layer is empty. */
 int ext4_reader_diff(const char *path, const struct disk_output *out, struct error **ret_error);
