@@ -139,19 +139,23 @@ static int block_layer_copy(const struct disk *disk, const char *path, const cha
 }
 
 /* In the sandbox. Only e2fsck is a program, and it writes. */
-static int copy_read(const char *file, const struct disk_output *out, struct error **ret_error)
+static int copy_read(const struct sandbox_files *files, const struct disk_output *out,
+                     struct error **ret_error)
 {
-    if (ext4_repair(file, ret_error) < 0 || sandbox_narrow(file, ret_error) < 0)
+    bool was_clean;
+
+    if (ext4_repair(files->file, &was_clean, ret_error) < 0 || sandbox_narrow(files, ret_error) < 0)
         return -1;
-    return ext4_reader_diff(file, out, ret_error);
+    return ext4_reader_diff(files->file, out, ret_error);
 }
 
-static int block_layer_diff(const struct disk *disk, const char *copy,
+static int block_layer_diff(const struct disk *disk, const char *image, const char *copy,
                             const struct disk_output *out, struct error **ret_error)
 {
     CLEANUP_FREE char *full = path_full(disk->root, copy);
+    const struct sandbox_files files = {.file = full};
 
-    return sandbox_run(full, copy_read, out, ret_error);
+    return sandbox_run(&files, copy_read, out, ret_error);
 }
 
 static int block_collect(const struct disk *disk, struct error **ret_error)

@@ -109,14 +109,15 @@ struct disk_ops {
     /* No VM has it any more. What is not attached, or not there, is fine. */
     int (*detach)(const struct disk *disk, const char *layer, struct error **ret_error);
     /* A copy of the layer as it is now, as the new file or tree `copy` in root/tmp, for
-     * layer_diff(). While this goes on, the guest writes nothing. The caller removes it. NULL: the
-     * driver cannot make images of layers. */
+     * layer_diff(). While this goes on, the guest writes nothing. The caller removes it, and calls
+     * collect(). */
     int (*layer_copy)(const struct disk *disk, const char *path, const char *copy,
                       struct error **ret_error);
-    /* Writes what the copy has beyond its image as the tar of an OCI layer. All of it was written
-     * by a guest: nothing is mounted or believed. The copy may be changed. */
-    int (*layer_diff)(const struct disk *disk, const char *copy, const struct disk_output *out,
-                      struct error **ret_error);
+    /* Writes what the copy has beyond its image, by the file that stands for that, as the tar of an
+     * OCI layer. All of it was written by a guest: nothing is mounted or believed. The copy may be
+     * changed. */
+    int (*layer_diff)(const struct disk *disk, const char *image, const char *copy,
+                      const struct disk_output *out, struct error **ret_error);
     /* Files were removed: frees what they stood for. */
     int (*collect)(const struct disk *disk, struct error **ret_error);
 };

@@ -136,18 +136,18 @@ static int layer_grow(const struct dm_pool *pool, const struct dm_record *record
     return dm_thin_deactivate(pool, record->thin, ret_error);
 }
 
-static int layer_snapshot(const struct dm_pool *pool, const struct dm_record *image,
-                          const char *path, uint64_t sectors, struct error **ret_error)
+int dm_layer_snapshot(const struct dm_pool *pool, const struct dm_record *origin, const char *path,
+                      uint64_t sectors, struct error **ret_error)
 {
-    struct dm_book_spec spec = {.origin = image, .sectors = sectors, .owner = path};
-    struct dm_record record = {.sectors = sectors, .base_bytes = image->base_bytes};
+    struct dm_book_spec spec = {.origin = origin, .sectors = sectors, .owner = path};
+    struct dm_record record = {.sectors = sectors, .base_bytes = origin->base_bytes};
     uint64_t room;
     int lock;
 
     if (dm_pool_admit(pool, &room, ret_error) < 0 ||
         dm_book_make(pool, &spec, &record.thin, &lock, ret_error) < 0)
         return -1;
-    int result = sectors > image->sectors ? layer_grow(pool, &record, ret_error) : 0;
+    int result = sectors > origin->sectors ? layer_grow(pool, &record, ret_error) : 0;
     if (result == 0)
         result = dm_record_write(path, &record, ret_error);
     if (result < 0)
@@ -191,7 +191,7 @@ static int dm_layer_make(const struct disk *disk, const struct disk_layer_spec *
                          (unsigned long long)(image.sectors >> 11));
     int result = dm_pool_enter(&pool, disk, ret_error);
     if (result == 0)
-        result = layer_snapshot(&pool, &image, path, sectors, ret_error);
+        result = dm_layer_snapshot(&pool, &image, path, sectors, ret_error);
     dm_pool_leave(&pool);
     return result;
 }
@@ -288,5 +288,7 @@ const struct disk_ops disk_devicemapper = {
     .layer_usage = dm_layer_usage,
     .attach = dm_attach,
     .detach = dm_detach,
+    .layer_copy = dm_layer_copy,
+    .layer_diff = dm_layer_diff,
     .collect = dm_collect,
 };

@@ -3,6 +3,7 @@
  *
  *      ROOT/devicemapper/data, metadata    the pool, in sparse files (or dm.thinpooldev is one)
  *      ROOT/devicemapper/lock              held by whoever talks to the pool
+ *      ROOT/devicemapper/suspended         the thin device that stands still, while it does
  *      ROOT/devicemapper/devices/ID        a thin device: whose it is, and where it was made
  *      ROOT/images/IMAGE.thin              a record: which thin device is the image
  *      ROOT/pods/UID/CTR.thin              a record: which is the writable layer
@@ -11,10 +12,12 @@
  * pool has deleted it: the pool never has one that is not there. A device is alive while the
  * record that its entry names says its number, or while a process that works on it holds the lock
  * on its entry; dm_book_collect() deletes the others. So removing an image or a layer is removing
- * its record, and whatever a crash left half made is garbage.
+ * its record, and whatever a crash left half made is garbage. What a crash left standing still goes
+ * on when the next one locks the pool.
  *
- * Thin devices are active (have a node in /dev) only while an image is written, or a VM runs. A
- * pool of files is active only while one of them is, or something is asked of it.
+ * Thin devices are active (have a node in /dev) only while an image is written, a VM runs, or what
+ * a container has changed is read. A pool of files is active only while one of them is, or
+ * something is asked of it.
  */
 #ifndef HUSK_DISK_DM_H
 #define HUSK_DISK_DM_H
@@ -51,6 +54,13 @@ struct dm_target {
 int dm_device_create(const char *name, const struct dm_target *target, struct error **ret_error);
 /* Another table for it: waits for what is under way, then goes on with the new one. */
 int dm_device_reload(const char *name, const struct dm_target *target, struct error **ret_error);
+/* Its input and output waits until it is resumed: what is under way is done first. */
+int dm_device_suspend(const char *name, struct error **ret_error);
+int dm_device_resume(const char *name, struct error **ret_error);
+/* Opens it to read, and from now on it is removed when nobody has it open any more, however its
+ * holder ends. dm_device_release() closes it, and has removed it when it returns. */
+int dm_device_hold(const char *name, struct error **ret_error);
+int dm_device_release(const char *name, int fd, struct error **ret_error);
 /* With retries for a second: somebody may look at it just now. Not there is fine. */
 int dm_device_remove(const char *name, struct error **ret_error);
 int dm_device_message(const char *name, const char *message, struct error **ret_error);
@@ -95,11 +105,30 @@ void dm_thin_name(const struct dm_pool *pool, uint64_t thin, char ret[DM_NAME_MA
 int dm_thin_activate(const struct dm_pool *pool, uint64_t thin, uint64_t sectors,
                      struct error **ret_error);
 int dm_thin_deactivate(const struct dm_pool *pool, uint64_t thin, struct error **ret_error);
+/* A new thin device `thin`, a snapshot of `origin`, which stands still meanwhile if it is active.
+ */
+int dm_thin_snapshot(const struct dm_pool *pool, uint64_t thin, uint64_t origin,
+                     struct error **ret_error);
 /* Bytes that it takes in the pool, with what it shares; it must be active. */
 int dm_thin_mapped(const struct dm_pool *pool, uint64_t thin, uint64_t *ret_bytes,
                    struct error **ret_error);
 /* What is not there is fine. */
 int dm_thin_delete(const struct dm_pool *pool, uint64_t thin, struct error **ret_error);
+
+/* ---- dm.c ----------------------------------------------------------------------------------- */
+
+struct dm_record;
+
+/* A snapshot with its record at `path`, of `sectors`, which are at least those of its origin. */
+int dm_layer_snapshot(const struct dm_pool *pool, const struct dm_record *origin, const char *path,
+                      uint64_t sectors, struct error **ret_error);
+
+/* ---- dm_commit.c: layer_copy and layer_diff of disk.h --------------------------------------- */
+
+int dm_layer_copy(const struct disk *disk, const char *path, const char *copy,
+                  struct error **ret_error);
+int dm_layer_diff(const struct disk *disk, const char *image, const char *copy,
+                  const struct disk_output *out, struct error **ret_error);
 
 /* ---- dm_book.c ------------------------------------------------------------------------------ */
 

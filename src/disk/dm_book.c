@@ -224,17 +224,10 @@ static int entry_write(const struct dm_pool *pool, uint64_t thin, const char *te
 static int pool_create(const struct dm_pool *pool, uint64_t thin, const struct dm_record *origin,
                        struct error **ret_error)
 {
-    unsigned long long number = thin;
+    CLEANUP_FREE char *message = str_printf("create_thin %llu", (unsigned long long)thin);
 
-    if (!origin) {
-        CLEANUP_FREE char *message = str_printf("create_thin %llu", number);
-        return dm_device_message(pool->name, message, ret_error);
-    }
-    /* An image is active only while it is made; a snapshot of what may be written is torn. */
-    CLEANUP_FREE char *message =
-        str_printf("create_snap %llu %llu", number, (unsigned long long)origin->thin);
-    if (dm_thin_deactivate(pool, origin->thin, ret_error) < 0)
-        return -1;
+    if (origin)
+        return dm_thin_snapshot(pool, thin, origin->thin, ret_error);
     return dm_device_message(pool->name, message, ret_error);
 }
 

@@ -7,6 +7,7 @@
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/fs.h>
@@ -15,7 +16,12 @@
 #include "disk/dm.h"
 #include "disk/path.h"
 
-enum { DIR_MODE = 0700, FILE_MODE = 0600 };
+enum {
+    DIR_MODE = 0700,
+    FILE_MODE = 0600,
+    DELETE_TRIES = 20,
+    DELETE_RETRY_NS = 50000000,
+};
 
 /* ---- files ---------------------------------------------------------------------------------- */
 
@@ -115,6 +121,67 @@ static int lock_take(struct dm_pool *pool, struct error **ret_error)
     return 0;
 }
 
+/* ---- a thin device that stands still -------------------------------------------------------- */
+
+/* Whoever suspends one holds the lock: if there is a note of it, he has died since. After a boot
+ * the device is not there either. */
+static int suspended_resume(const struct dm_pool *pool, struct error **ret_error)
+{
+    CLEANUP_FREE char *note = file_of(pool, "suspended");
+    char name[DM_NAME_MAX] = "";
+    int fd = open(note, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+
+    if (fd < 0)
+        return errno == ENOENT ? 0 : error_set(ret_error, ERROR_IO, errno, "open '%s'", note);
+    ssize_t n = read(fd, name, sizeof(name) - 1);
+    close(fd);
+    if (n > 0 && dm_device_is_there(name, NULL) && dm_device_resume(name, ret_error) < 0)
+        return -1;
+    if (unlink(note) < 0)
+        return error_set(ret_error, ERROR_IO, errno, "remove '%s'", note);
+    return 0;
+}
+
+static int note_write(const struct dm_pool *pool, const char *name, struct error **ret_error)
+{
+    CLEANUP_FREE char *note = file_of(pool, "suspended");
+    ssize_t size = (ssize_t)strlen(name);
+    int fd = open(note, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, FILE_MODE);
+    int result = fd >= 0 && write(fd, name, (size_t)size) == size
+                     ? 0
+                     : error_set(ret_error, ERROR_IO, errno, "write '%s'", note);
+
+    if (fd >= 0)
+        close(fd);
+    return result;
+}
+
+int dm_thin_snapshot(const struct dm_pool *pool, uint64_t thin, uint64_t origin,
+                     struct error **ret_error)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    CLEANUP_FREE char *message =
+        str_printf("create_snap %llu %llu", (unsigned long long)thin, (unsigned long long)origin);
+    char name[DM_NAME_MAX];
+
+    dm_thin_name(pool, origin, name);
+    if (!dm_device_is_there(name, NULL))
+        return dm_device_message(pool->name, message, ret_error);
+    if (note_write(pool, name, ret_error) < 0)
+        return -1;
+    int result = dm_device_suspend(name, &error);
+    if (result == 0)
+        result = dm_device_message(pool->name, message, &error);
+    bool made = result == 0;
+    if (suspended_resume(pool, made ? &error : NULL) < 0)
+        result = -1;
+    if (made && result < 0)
+        dm_thin_delete(pool, thin, NULL);
+    return result < 0 ? error_move(ret_error, &error) : 0;
+}
+
+/* ---- the lock ------------------------------------------------------------------------------- */
+
 static int kernel_check(struct error **ret_error)
 {
     if (access("/sys/class/misc/device-mapper", F_OK) == 0)
@@ -144,6 +211,8 @@ int dm_pool_enter(struct dm_pool *pool, const struct disk *disk, struct error **
         snprintf(pool->name, sizeof(pool->name), "%.58s-pool", pool->prefix);
     if (lock_take(pool, ret_error) < 0)
         return -1;
+    if (suspended_resume(pool, ret_error) < 0)
+        return error_wrap(ret_error, "what a worker has left suspended");
     if (!given)
         return pool_ensure(pool, ret_error) < 0 ? error_wrap(ret_error, "the thin pool") : 0;
     if (dm_device_is_there(pool->name, NULL))
@@ -289,11 +358,17 @@ int dm_thin_mapped(const struct dm_pool *pool, uint64_t thin, uint64_t *ret_byte
 int dm_thin_delete(const struct dm_pool *pool, uint64_t thin, struct error **ret_error)
 {
     CLEANUP_FREE char *message = str_printf("delete %llu", (unsigned long long)thin);
-    CLEANUP_ERROR struct error *error = NULL;
+    struct timespec moment = {0, DELETE_RETRY_NS};
 
     if (dm_thin_deactivate(pool, thin, ret_error) < 0)
         return -1;
-    if (dm_device_message(pool->name, message, &error) == 0 || error->err == ENODATA)
-        return 0;
-    return error_move(ret_error, &error);
+    /* The kernel lets go of what a dead process has held a moment after its name is gone. */
+    for (int left = DELETE_TRIES;; left--) {
+        CLEANUP_ERROR struct error *error = NULL;
+        if (dm_device_message(pool->name, message, &error) == 0 || error->err == ENODATA)
+            return 0;
+        if (error->err != EBUSY || left == 0)
+            return error_move(ret_error, &error);
+        nanosleep(&moment, NULL); /* waits: there is no event of it */
+    }
 }

@@ -1,9 +1,11 @@
 /* What we need of libdevmapper. Nodes in /dev are made by udev where it runs, else by the library.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <libdevmapper.h>
 
@@ -91,9 +93,21 @@ int dm_device_create(const char *name, const struct dm_target *target, struct er
     return task_run(task, true, "activate", name, ret_error);
 }
 
-static int resume(const char *name, struct error **ret_error)
+int dm_device_resume(const char *name, struct error **ret_error)
 {
     return task_run(task_new(DM_DEVICE_RESUME, name), true, "resume", name, ret_error);
+}
+
+/* No file system of this host is on it that would have to be frozen. */
+int dm_device_suspend(const char *name, struct error **ret_error)
+{
+    struct dm_task *task = task_new(DM_DEVICE_SUSPEND, name);
+
+    if (task && !dm_task_skip_lockfs(task)) {
+        dm_task_destroy(task);
+        task = NULL;
+    }
+    return task_run(task, false, "suspend", name, ret_error);
 }
 
 int dm_device_reload(const char *name, const struct dm_target *target, struct error **ret_error)
@@ -106,17 +120,49 @@ int dm_device_reload(const char *name, const struct dm_target *target, struct er
     }
     if (task_run(task, false, "load the table of", name, ret_error) < 0)
         return -1;
-    return resume(name, ret_error);
+    return dm_device_resume(name, ret_error);
 }
 
 int dm_device_remove(const char *name, struct error **ret_error)
 {
+    CLEANUP_ERROR struct error *error = NULL;
+
     if (!dm_device_is_there(name, NULL))
         return 0;
     struct dm_task *task = task_new(DM_DEVICE_REMOVE, name);
     if (task)
         dm_task_retry_remove(task);
-    return task_run(task, true, "deactivate", name, ret_error);
+    /* ENXIO: it was held by a process that has died, and the kernel has just removed it. */
+    if (task_run(task, true, "deactivate", name, &error) == 0 || error->err == ENXIO)
+        return 0;
+    return error_move(ret_error, &error);
+}
+
+int dm_device_hold(const char *name, struct error **ret_error)
+{
+    CLEANUP_FREE char *node = str_printf("/dev/mapper/%s", name);
+    int fd = open(node, O_RDONLY | O_CLOEXEC);
+
+    if (fd < 0)
+        return error_set(ret_error, ERROR_IO, errno, "open '%s'", node);
+    struct dm_task *task = task_new(DM_DEVICE_REMOVE, name);
+    if (task && !dm_task_deferred_remove(task)) {
+        dm_task_destroy(task);
+        task = NULL;
+    }
+    if (task_run(task, true, "deactivate later", name, ret_error) == 0)
+        return fd;
+    close(fd);
+    return -1;
+}
+
+/* The kernel would remove it a moment after it is closed, and until then has its pool open. */
+int dm_device_release(const char *name, int fd, struct error **ret_error)
+{
+    int result = dm_device_message(name, "@cancel_deferred_remove", ret_error);
+
+    close(fd);
+    return result < 0 ? -1 : dm_device_remove(name, ret_error);
 }
 
 int dm_device_message(const char *name, const char *message, struct error **ret_error)

@@ -56,14 +56,13 @@ int ext4_format(const char *path, bool grows, struct error **ret_error)
 }
 
 /* Statuses up to 3 tell of what was repaired: e2fsck(8). */
-int ext4_repair(const char *path, struct error **ret_error)
+int ext4_repair(const char *path, bool *ret_was_clean, struct error **ret_error)
 {
     const char *const words[] = {"e2fsck", "-y", path, NULL};
-    bool clean;
 
-    if (ext4_tree_check(path, &clean, ret_error) < 0)
+    if (ext4_tree_check(path, ret_was_clean, ret_error) < 0)
         return -1;
-    return clean ? 0 : tool_run_until(words, 3, ret_error);
+    return *ret_was_clean ? 0 : tool_run_until(words, 3, ret_error);
 }
 
 int ext4_grow(const char *path, struct error **ret_error)

@@ -31,7 +31,7 @@ int ext4_spares(const char *root, uint64_t size_bytes, uint32_t count, const cha
 int ext4_copy(const char *root, const char *path, const char *copy, struct error **ret_error);
 
 /* Writes what the copy's journal holds to its place, and makes of it a file system that
- * ext4_tree.h can read. */
-int ext4_repair(const char *path, struct error **ret_error);
+ * ext4_tree.h can read. *ret_was_clean: nothing was to be done. */
+int ext4_repair(const char *path, bool *ret_was_clean, struct error **ret_error);
 
 #endif

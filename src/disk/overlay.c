@@ -406,7 +406,7 @@ static int overlay_layer_copy(const struct disk *disk, const char *path, const c
     return result;
 }
 
-static int overlay_layer_diff(const struct disk *disk, const char *copy,
+static int overlay_layer_diff(const struct disk *disk, const char *image, const char *copy,
                               const struct disk_output *out, struct error **ret_error)
 {
     CLEANUP_FREE uint8_t *piece = xmalloc(COPY_PIECE);

@@ -71,7 +71,8 @@ static int rule_add(int ruleset, const char *path, uint64_t rights)
 }
 
 /* Where there is no Landlock the rest is given up all the same. */
-static int world_seal(const char *file, uint64_t rights_of_file, bool with_programs)
+static int world_seal(const struct sandbox_files *files, uint64_t rights_of_file,
+                      bool with_programs)
 {
     long version = syscall(SYS_landlock_create_ruleset, NULL, 0, LANDLOCK_CREATE_RULESET_VERSION);
     uint64_t handled = RIGHTS_OF_FIRST_VERSION | (version >= 2 ? RIGHT_REFER : 0) |
@@ -83,7 +84,9 @@ static int world_seal(const char *file, uint64_t rights_of_file, bool with_progr
     ruleset = (int)syscall(SYS_landlock_create_ruleset, &handled, sizeof(handled), 0);
     if (ruleset < 0)
         return -1;
-    rc = rule_add(ruleset, file, rights_of_file);
+    rc = rule_add(ruleset, files->file, rights_of_file);
+    if (rc == 0 && files->beside)
+        rc = rule_add(ruleset, files->beside, LANDLOCK_ACCESS_FS_READ_FILE);
     for (size_t i = 0; rc == 0 && with_programs && i < ARRAY_SIZE(programs); i++)
         rc = rule_add(ruleset, programs[i].path, programs[i].rights);
     if (rc == 0)
@@ -108,17 +111,17 @@ static int capabilities_drop(void)
     return (int)syscall(SYS_capset, &header, sets);
 }
 
-static int sandbox_enter(const char *file, struct error **ret_error)
+static int sandbox_enter(const struct sandbox_files *files, struct error **ret_error)
 {
     if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || capabilities_drop() < 0 ||
-        world_seal(file, RIGHTS_OF_FILE, true) < 0)
+        world_seal(files, RIGHTS_OF_FILE, true) < 0)
         return error_set(ret_error, ERROR_IO, errno, "confine what reads a layer");
     return 0;
 }
 
-int sandbox_narrow(const char *file, struct error **ret_error)
+int sandbox_narrow(const struct sandbox_files *files, struct error **ret_error)
 {
-    if (world_seal(file, LANDLOCK_ACCESS_FS_READ_FILE, false) < 0)
+    if (world_seal(files, LANDLOCK_ACCESS_FS_READ_FILE, false) < 0)
         return error_set(ret_error, ERROR_IO, errno, "confine what reads a layer");
     return 0;
 }
@@ -139,8 +142,8 @@ static int data_write(void *arg, const void *data, size_t size, struct error **r
     return 0;
 }
 
-_Noreturn static void child_main(const char *file, sandbox_work *work, uint64_t max_bytes, int data,
-                                 int told)
+_Noreturn static void child_main(const struct sandbox_files *files, sandbox_work *work,
+                                 uint64_t max_bytes, int data, int told)
 {
     const struct disk_output out = {data_write, NULL, max_bytes};
     struct report report = {.kind = -1};
@@ -152,7 +155,7 @@ _Noreturn static void child_main(const char *file, sandbox_work *work, uint64_t 
     if (dup3(data, DATA_FD, O_CLOEXEC) < 0 || dup3(told, REPORT_FD, O_CLOEXEC) < 0 ||
         syscall(SYS_close_range, FD_COUNT, ~0U, 0) < 0)
         _exit(1);
-    if (sandbox_enter(file, &error) < 0 || work(file, &out, &error) < 0) {
+    if (sandbox_enter(files, &error) < 0 || work(files, &out, &error) < 0) {
         report.kind = error->kind;
         snprintf(report.text, sizeof(report.text), "%s", error->message);
     }
@@ -173,8 +176,8 @@ static void fds_close(const int *fds, size_t count)
             close(fds[i]);
 }
 
-static int child_start(const char *file, sandbox_work *work, uint64_t max_bytes, struct child *ret,
-                       struct error **ret_error)
+static int child_start(const struct sandbox_files *files, sandbox_work *work, uint64_t max_bytes,
+                       struct child *ret, struct error **ret_error)
 {
     struct clone_args args = {
         .flags = geteuid() == 0 ? CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC : 0,
@@ -187,7 +190,7 @@ static int child_start(const char *file, sandbox_work *work, uint64_t max_bytes,
         fcntl(ends[1], F_SETPIPE_SZ, PIPE_BYTES);
         ret->pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
         if (ret->pid == 0)
-            child_main(file, work, max_bytes, ends[1], ends[3]);
+            child_main(files, work, max_bytes, ends[1], ends[3]);
     }
     if (ret->pid < 0) {
         int err = errno;
@@ -238,12 +241,12 @@ static int report_take(const struct child *child, struct error **ret_error)
                      report.text);
 }
 
-int sandbox_run(const char *file, sandbox_work *work, const struct disk_output *out,
-                struct error **ret_error)
+int sandbox_run(const struct sandbox_files *files, sandbox_work *work,
+                const struct disk_output *out, struct error **ret_error)
 {
     struct child child = {-1, -1, -1};
 
-    if (child_start(file, work, out->max_bytes, &child, ret_error) < 0)
+    if (child_start(files, work, out->max_bytes, &child, ret_error) < 0)
         return -1;
     int result = data_pass(&child, out, ret_error);
     if (result == 0)

@@ -19,7 +19,7 @@
 #include "base/str.h"
 #include "disk/sandbox.h"
 
-static char *scratch, *file, *other;
+static char *scratch, *file, *beside, *other;
 static pid_t maker;
 
 static int gather(void *arg, const void *data, size_t size, struct error **ret_error)
@@ -32,12 +32,15 @@ static int run(sandbox_work *work, uint64_t max_bytes, struct buf *got, struct e
 {
     const struct disk_output out = {gather, got, max_bytes};
 
-    return sandbox_run(file, work, &out, ret_error);
+    const struct sandbox_files files = {file, beside};
+
+    return sandbox_run(&files, work, &out, ret_error);
 }
 
 /* ---- what is passed on ---------------------------------------------------------------------- */
 
-static int work_long(const char *path, const struct disk_output *out, struct error **ret_error)
+static int work_long(const struct sandbox_files *files, const struct disk_output *out,
+                     struct error **ret_error)
 {
     uint8_t piece[10000];
 
@@ -48,12 +51,14 @@ static int work_long(const char *path, const struct disk_output *out, struct err
     return 0;
 }
 
-static int work_fail(const char *path, const struct disk_output *out, struct error **ret_error)
+static int work_fail(const struct sandbox_files *files, const struct disk_output *out,
+                     struct error **ret_error)
 {
     return error_set(ret_error, ERROR_TOO_LARGE, 0, "it is\033too much");
 }
 
-static int work_crash(const char *path, const struct disk_output *out, struct error **ret_error)
+static int work_crash(const struct sandbox_files *files, const struct disk_output *out,
+                      struct error **ret_error)
 {
     _exit(0);
 }
@@ -109,12 +114,15 @@ static int claim(bool held, const char *what, struct error **ret_error)
     return held ? 0 : error_set(ret_error, ERROR_STATE, 0, "%s: %s", what, strerror(errno));
 }
 
-static int work_look_around(const char *path, const struct disk_output *out,
+static int work_look_around(const struct sandbox_files *files, const struct disk_output *out,
                             struct error **ret_error)
 {
     CLEANUP_FREE char *made = str_printf("%s.new", other);
+    const char *path = files->file;
 
     if (claim(opens(path, O_RDWR) == 0, "its file", ret_error) < 0 ||
+        claim(opens(files->beside, O_RDONLY) == 0, "the one beside it", ret_error) < 0 ||
+        claim(opens(files->beside, O_WRONLY) == EACCES, "write that", ret_error) < 0 ||
         claim(opens(other, O_RDONLY) == EACCES, "read another", ret_error) < 0 ||
         claim(opens(other, O_WRONLY) == EACCES, "write another", ret_error) < 0 ||
         claim(opens("/etc/passwd", O_RDONLY) == EACCES, "read the users", ret_error) < 0 ||
@@ -123,9 +131,10 @@ static int work_look_around(const char *path, const struct disk_output *out,
         claim(geteuid() != 0 || kill(maker, 0) < 0, "signal its maker", ret_error) < 0 ||
         claim(geteuid() != 0 || sethostname("x", 1) < 0, "rename the host", ret_error) < 0 ||
         claim(runs("/bin/true") == 0, "run a program", ret_error) < 0 ||
-        sandbox_narrow(path, ret_error) < 0 ||
+        sandbox_narrow(files, ret_error) < 0 ||
         claim(runs("/bin/true") == 127, "run one later", ret_error) < 0 ||
-        claim(opens(path, O_RDONLY) == 0, "read its file later", ret_error) < 0)
+        claim(opens(path, O_RDONLY) == 0, "read its file later", ret_error) < 0 ||
+        claim(opens(files->beside, O_RDONLY) == 0, "and the one beside", ret_error) < 0)
         return -1;
     return claim(opens(path, O_WRONLY) == EACCES, "write to its file later", ret_error);
 }
@@ -150,16 +159,20 @@ int main(void)
 
     scratch = scratch_make("sandbox");
     file = str_printf("%s/file", scratch);
+    beside = str_printf("%s/beside", scratch);
     other = str_printf("%s/other", scratch);
     maker = getpid();
     close(open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    close(open(beside, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     close(open(other, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     unlink(file);
+    unlink(beside);
     unlink(other);
     rmdir(scratch);
     free(scratch);
     free(file);
+    free(beside);
     free(other);
     return failed;
 }

@@ -16,7 +16,7 @@ struct commit {
     struct job *job;
     struct ref ctr;
     uint64_t run; /* of the container when its layer was copied without a guest */
-    char *layer, *name, *author, *message;
+    char *layer, *image, *name, *author, *message;
     char **files, **changes;
     struct ctr_spec *spec; /* a copy of what it was asked to be */
     char *user, *created_by;
@@ -155,6 +155,7 @@ struct job *exec_commit(struct exec *exec, const struct exec_commit *what,
     *c = (struct commit){.exec = exec,
                          .ctr = what->ctr,
                          .layer = path_of_layer(exec, pod, ctr),
+                         .image = path_of_image(exec, ctr),
                          .name = xstrdup(what->name),
                          .author = xstrdup(what->author),
                          .message = xstrdup(what->message),
@@ -177,6 +178,7 @@ void commit_send(struct conn *conn, const struct exec_config *config, const stru
         .root = config->root,
         .layer_max_bytes = config->image_layer_max_bytes,
         .layer = c->layer,
+        .image = c->image,
         .files = (const char *const *)c->files,
         .name = c->name,
         .author = c->author,
@@ -208,6 +210,7 @@ void commit_free(struct commit *c)
     }
     timer_free(c->timer);
     free(c->layer);
+    free(c->image);
     free(c->name);
     free(c->author);
     free(c->message);

@@ -181,8 +181,8 @@ static const struct more {
      "was written, changed and removed in it. Its config is that of the image, with what the "
      "container was given: command, entry point, variables, labels, working directory and user; "
      "--change changes it more. The container may run: who writes to its files is held for the "
-     "moment in which they are copied. Prints the image's id. Of the storage drivers block "
-     "and overlay can do it.",
+     "moment in which they are copied. Sockets are left out, and a name that begins with '.wh.' is "
+     "refused: an image has no way to say them. Prints the image's id.",
      "husk commit web web:patched  keep what was done in it\n"
      "husk commit -m 'a shell' -c 'CMD [\"sh\"]' -c 'ENV LANG=C' box tools  with another "
      "command\n"},

@@ -54,11 +54,12 @@ static int commit_layer(void *arg, const char *path, struct layer_packed *ret,
 
     int result = packing.pack ? commit_copy(c, copy, ret_error) : -1;
     if (result == 0)
-        result = disk->ops->layer_diff(disk, copy, &out, ret_error);
+        result = disk->ops->layer_diff(disk, c->job->image, copy, &out, ret_error);
     if (result == 0)
         result = layer_pack_end(packing.pack, ret, ret_error);
     layer_pack_free(packing.pack);
-    disk_remove(disk->root, copy, NULL); /* its room may be needed for the new root */
+    disk_remove(disk->root, copy, NULL);
+    disk->ops->collect(disk, NULL); /* its room may be needed for the new root */
     return result;
 }
 
@@ -105,11 +106,6 @@ int job_commit(struct peer *peer, const void *request, uint64_t *ret_value,
 
     if (storage_open(job->root, &c.work.disk, ret_error) < 0)
         return -1;
-    if (!c.work.disk.ops->layer_copy)
-        return error_set(ret_error, ERROR_UNSUPPORTED, 0,
-                         "the storage driver '%s' cannot make images of containers: 'block' and "
-                         "'overlay' can",
-                         c.work.disk.ops->name);
     if (disk_scratch(job->root, &scratch, &lock, ret_error) < 0)
         return -1;
     c.scratch = scratch;

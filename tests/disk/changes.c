@@ -127,8 +127,8 @@ static int file_append(void *arg, const void *data, size_t size, struct error **
 }
 
 /* The tar of a layer's changes. */
-static int changes_tar(const struct rig *rig, const char *layer, uint64_t max_bytes,
-                       struct tar *ret, struct error **ret_error)
+static int changes_tar(const struct rig *rig, const struct image *image, const char *layer,
+                       uint64_t max_bytes, struct tar *ret, struct error **ret_error)
 {
     const struct disk_ops *ops = rig->disk.ops;
     CLEANUP_FREE char *scratch = NULL;
@@ -142,8 +142,10 @@ static int changes_tar(const struct rig *rig, const char *layer, uint64_t max_by
     CLEANUP_FREE char *copy = str_printf("%s/copy", scratch);
     int result = ops->layer_copy(&rig->disk, layer, copy, ret_error);
     if (result == 0)
-        result = ops->layer_diff(&rig->disk, copy, &out, ret_error);
+        result = ops->layer_diff(&rig->disk, image->file, copy, &out, ret_error);
     disk_remove(rig->root, scratch, NULL);
+    if (ops->collect(&rig->disk, result == 0 ? ret_error : NULL) < 0)
+        result = -1;
     close(lock);
     close(fd);
     tar_digest(ret);
@@ -304,12 +306,12 @@ static void changes_make_the_same_root(const struct rig *rig)
     CLEANUP_FREE char *layer = layer_path(rig, "changed");
     /* As a VM that was killed leaves it: the journal is not written to its place. */
     view_sync(&view);
-    MUST_DO(changes_tar(rig, layer, 1 << 30, &tars[1], &error));
+    MUST_DO(changes_tar(rig, &image, layer, 1 << 30, &tars[1], &error));
     CLEANUP_FREE char *killed = root_of(rig, tars, "killed", &failed);
     MUST_DO(killed ? 0 : error_move(&error, &failed));
     tar_free(&tars[1]);
     MUST_DO(view_close(&view, &error));
-    MUST_DO(changes_tar(rig, layer, 1 << 30, &tars[1], &error));
+    MUST_DO(changes_tar(rig, &image, layer, 1 << 30, &tars[1], &error));
     CLEANUP_FREE char *ended = root_of(rig, tars, "ended", &failed);
     MUST_DO(ended ? 0 : error_move(&error, &failed));
     CHECK(list_has_all(before, killed, "lost by a VM that was killed"));
@@ -334,12 +336,12 @@ static void what_no_layer_can_say_is_refused(const struct rig *rig)
     MUST_DO(layer_make(rig, "odd", &image, rig->layer_bytes, &error));
     CLEANUP_FREE char *layer = layer_path(rig, "odd");
     /* Never in a VM: empty, and no more than the end of an archive. */
-    MUST_DO(changes_tar(rig, layer, 1024, &changes, &error));
+    MUST_DO(changes_tar(rig, &image, layer, 1024, &changes, &error));
     tar_free(&changes);
     MUST_DO(view_open(rig, &image, "odd", &view, &error));
     view_write(&view, "etc/.wh.kept", "not removed");
     MUST_DO(view_close(&view, &error));
-    CHECK(changes_tar(rig, layer, 1 << 20, &changes, &refused) < 0);
+    CHECK(changes_tar(rig, &image, layer, 1 << 20, &changes, &refused) < 0);
     CHECK(refused && strstr(refused->message, "'/etc/.wh.kept': a name that begins with"));
     error_freep(&refused);
     refused = NULL;
@@ -348,7 +350,7 @@ static void what_no_layer_can_say_is_refused(const struct rig *rig)
     path_remove(&view, "etc/.wh.kept");
     sparse_make(&view, "huge", 1LL << 40);
     MUST_DO(view_close(&view, &error));
-    CHECK(changes_tar(rig, layer, 1 << 20, &changes, &refused) < 0);
+    CHECK(changes_tar(rig, &image, layer, 1 << 20, &changes, &refused) < 0);
     CHECK(refused && refused->kind == ERROR_TOO_LARGE);
     error_freep(&refused);
     tar_free(&changes);

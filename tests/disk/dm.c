@@ -129,8 +129,9 @@ static int64_t now_ms(void)
 }
 
 /* What a worker does for a first container. */
-static void work(const struct rig *rig, const struct tar *tar)
+static void container_make(const struct rig *rig, void *arg)
 {
+    const struct tar *tar = arg;
     struct image image;
 
     if (image_make(rig, tar, 1, "killed", &image, NULL) == 0)
@@ -139,14 +140,15 @@ static void work(const struct rig *rig, const struct tar *tar)
 }
 
 /* One worker's life; ended after so long, or, with -1, by itself. Returns how long it was. */
-static int64_t worker_live(const struct rig *rig, const struct tar *tar, int64_t after_ms)
+static int64_t worker_live(const struct rig *rig, void (*work)(const struct rig *rig, void *arg),
+                           void *arg, int64_t after_ms)
 {
     struct timespec ts = {after_ms / 1000, after_ms % 1000 * 1000000};
     int64_t start = now_ms();
     pid_t pid = fork();
 
     if (pid == 0) {
-        work(rig, tar);
+        work(rig, arg);
         _exit(0);
     }
     if (after_ms >= 0) {
@@ -158,9 +160,9 @@ static int64_t worker_live(const struct rig *rig, const struct tar *tar, int64_t
 }
 
 /* As the next daemon's sweep does. */
-static int start_up(const struct rig *rig, struct error **ret_error)
+static int start_up(const struct rig *rig, const char *const *keep, struct error **ret_error)
 {
-    if (disk_sweep(rig->root, NULL, 0, ret_error) < 0)
+    if (disk_sweep(rig->root, keep, 0, ret_error) < 0)
         return -1;
     return rig->disk.ops->collect(&rig->disk, ret_error);
 }
@@ -172,12 +174,12 @@ static void a_kill_at_any_moment_leaves_nothing(const struct rig *rig)
     struct image image;
 
     MUST_DO(pool_used(rig, &before, &error));
-    int64_t whole_ms = worker_live(rig, &tar, -1);
+    int64_t whole_ms = worker_live(rig, container_make, &tar, -1);
     CHECK(entries(rig) == 2);
     printf("# %lld ms from the archive to the layer\n", (long long)whole_ms);
     for (int i = 0; i < KILLS; i++) {
-        worker_live(rig, &tar, whole_ms * i / KILLS);
-        MUST_DO(start_up(rig, &error));
+        worker_live(rig, container_make, &tar, whole_ms * i / KILLS);
+        MUST_DO(start_up(rig, NULL, &error));
         CHECK(entries(rig) == 0);
     }
     MUST_DO(pool_used(rig, &after, &error));
@@ -188,6 +190,154 @@ static void a_kill_at_any_moment_leaves_nothing(const struct rig *rig)
     MUST_DO(image_remove(rig, &image, &error));
     image_done(&image);
     tar_free(&tar);
+}
+
+/* ---- images of containers ------------------------------------------------------------------- */
+
+/* A container, and a worker that makes an image of it. */
+struct box {
+    struct tar tar;
+    struct image image;
+    struct view view;
+    bool worker_dies; /* when it has read something */
+};
+
+static int box_open(const struct rig *rig, struct box *box, struct error **ret_error)
+{
+    box->tar = tar_small(rig, "box");
+    if (image_make(rig, &box->tar, 1, "box", &box->image, ret_error) < 0 ||
+        layer_make(rig, "box", &box->image, rig->layer_bytes, ret_error) < 0)
+        return -1;
+    return view_open(rig, &box->image, "box", &box->view, ret_error);
+}
+
+static int box_close(const struct rig *rig, struct box *box, struct error **ret_error)
+{
+    if (view_close(&box->view, ret_error) < 0 || layer_remove(rig, "box", ret_error) < 0 ||
+        image_remove(rig, &box->image, ret_error) < 0)
+        return -1;
+    image_done(&box->image);
+    tar_free(&box->tar);
+    return 0;
+}
+
+/* What is left of its worker is removed; the container stays. A child of the worker that has not
+ * begun to be e2fsck when that is killed has its locks for a moment more. */
+static bool box_sweep(const struct rig *rig, const struct box *box)
+{
+    CLEANUP_FREE char *layer = layer_path(rig, "box");
+    const char *const keep[] = {box->image.file, layer, NULL};
+    struct timespec moment = {0, 50000000};
+
+    for (int i = 0; i < 200; i++) {
+        if (start_up(rig, keep, NULL) == 0 && entries(rig) == 2)
+            return true;
+        nanosleep(&moment, NULL);
+    }
+    return false;
+}
+
+static int piece_read(void *arg, const void *data, size_t size, struct error **ret_error)
+{
+    const struct box *box = arg;
+
+    if (box->worker_dies)
+        raise(SIGKILL);
+    return 0;
+}
+
+static void changes_read(const struct rig *rig, void *arg)
+{
+    const struct disk_output out = {piece_read, arg, 1 << 30};
+    const struct box *box = arg;
+    CLEANUP_FREE char *layer = layer_path(rig, "box");
+    CLEANUP_FREE char *scratch = NULL;
+    int lock;
+
+    if (disk_scratch(rig->root, &scratch, &lock, NULL) < 0)
+        return;
+    CLEANUP_FREE char *copy = str_printf("%s/copy", scratch);
+    if (rig->disk.ops->layer_copy(&rig->disk, layer, copy, NULL) == 0)
+        rig->disk.ops->layer_diff(&rig->disk, box->image.file, copy, &out, NULL);
+}
+
+/* Active devices, whether they have nodes or not: the pool and the container's are always. */
+static bool active_are(size_t wanted)
+{
+    struct timespec moment = {0, 50000000};
+
+    /* The kernel removes them a moment after they are closed. */
+    for (int i = 0; i < 200 && count_of("/sys/block/dm-*") != wanted; i++)
+        nanosleep(&moment, NULL);
+    return count_of("/sys/block/dm-*") == wanted;
+}
+
+static void what_a_dead_worker_read_has_no_node(const struct rig *rig)
+{
+    struct box box = {.worker_dies = true};
+
+    MUST_DO(box_open(rig, &box, &error));
+    CHECK(active_are(2));
+    worker_live(rig, changes_read, &box, -1);
+    CHECK(active_are(2));
+    CHECK(entries(rig) == 4);
+    CHECK(box_sweep(rig, &box));
+    CHECK(count_of("/dev/mapper/husk-*") == 2);
+    box.worker_dies = false;
+    worker_live(rig, changes_read, &box, -1);
+    CHECK(active_are(2));
+    CHECK(entries(rig) == 3); /* the copy, which is its caller's */
+    CHECK(box_sweep(rig, &box));
+    MUST_DO(box_close(rig, &box, &error));
+    CHECK(entries(rig) == 0);
+}
+
+static void an_image_of_a_container_is_whole_or_not_there(const struct rig *rig)
+{
+    struct dm_space before, after;
+    struct box box = {0};
+
+    MUST_DO(box_open(rig, &box, &error));
+    int64_t whole_ms = worker_live(rig, changes_read, &box, -1);
+    printf("# %lld ms to read what has changed\n", (long long)whole_ms);
+    CHECK(box_sweep(rig, &box));
+    MUST_DO(pool_used(rig, &before, &error));
+    for (int i = 0; i < KILLS; i++) {
+        worker_live(rig, changes_read, &box, whole_ms * i / KILLS);
+        CHECK(box_sweep(rig, &box));
+        CHECK(active_are(2));
+        /* If its device still stood still, this would not return. */
+        CHECK(view_write(&box.view, "file", "goes on") == 0);
+    }
+    MUST_DO(pool_used(rig, &after, &error));
+    CHECK(after.data_used <= before.data_used + (1 << 20));
+    MUST_DO(box_close(rig, &box, &error));
+}
+
+/* A worker that died between the two messages that make a snapshot. */
+static void what_stands_still_goes_on_with_the_next_who_asks(const struct rig *rig)
+{
+    CLEANUP_FREE char *note = str_printf("%s/devicemapper/suspended", rig->root);
+    CLEANUP_FREE char *path = layer_path(rig, "box");
+    CLEANUP_FREE char *full = str_printf("%s/%s", rig->root, path);
+    char name[DM_NAME_MAX];
+    struct dm_record record;
+    struct dm_pool pool;
+    struct box box = {0};
+
+    MUST_DO(box_open(rig, &box, &error));
+    MUST_DO(dm_record_read(full, &record, &error));
+    MUST_DO(dm_pool_enter(&pool, &rig->disk, &error));
+    dm_thin_name(&pool, record.thin, name);
+    int fd = open(note, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    CHECK(write(fd, name, strlen(name)) == (ssize_t)strlen(name));
+    close(fd);
+    MUST_DO(dm_device_suspend(name, &error));
+    dm_pool_leave(&pool);
+    MUST_DO(rig->disk.ops->collect(&rig->disk, &error));
+    CHECK(view_write(&box.view, "file", "goes on") == 0);
+    CHECK(access(note, F_OK) < 0);
+    MUST_DO(box_close(rig, &box, &error));
 }
 
 static void what_another_works_on_is_not_collected(const struct rig *rig)
@@ -239,6 +389,12 @@ const struct test tests_dm[] = {
      the_files_of_an_image_are_a_clean_ext4},
     {"what another process works on is not collected", what_another_works_on_is_not_collected},
     {"a worker killed at any moment leaves nothing", a_kill_at_any_moment_leaves_nothing},
+    {"what a worker read that was killed has no node any more",
+     what_a_dead_worker_read_has_no_node},
+    {"a worker killed while it reads what has changed leaves nothing, and the container goes on",
+     an_image_of_a_container_is_whole_or_not_there},
+    {"what a killed worker left suspended goes on with the next who asks",
+     what_stands_still_goes_on_with_the_next_who_asks},
     {NULL, NULL},
 };
 

@@ -57,7 +57,7 @@ static const struct plan {
     const char *name, *driver;
     const char *options[RIGS][8];
     uint64_t layer_bytes[RIGS];
-    const struct test *tests[RIGS][5];
+    const struct test *tests[RIGS][6];
 } plans[] = {
     {"block",
      "block",
@@ -70,7 +70,7 @@ static const struct plan {
       {"dm.basesize=64M", "dm.loopdatasize=512M", "dm.loopmetadatasize=8M", NULL},
       {"dm.basesize=256M", "dm.loopdatasize=96M", "dm.loopmetadatasize=8M", NULL}},
      {4ULL << 30, 64 << 20, 256 << 20},
-     {{tests_content, tests_life, tests_sized, tests_dm, NULL},
+     {{tests_content, tests_life, tests_sized, tests_changes, tests_dm, NULL},
       {tests_small, NULL},
       {tests_dm_small, NULL}}},
     {"overlay",

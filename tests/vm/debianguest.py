@@ -56,6 +56,19 @@ def with_libraries(files):
     return whole
 
 
+def daemon_files(programs):
+    """What huskd, its VMs and these programs of the host need."""
+    names = ["busybox", "qemu-system-x86_64", "mke2fs", "resize2fs", "e2fsck", "dmsetup", *programs]
+    ours = {f"/husk/{name}": f"{BUILD}/{name}"
+            for name in ("husk", "huskd", "husk-keeper", "husk-worker", "husk-transfer")}
+    data = {f"/husk/guest/{name}": f"{BUILD}/guest/{name}"
+            for name in ("vmlinux", "initramfs.cpio", "busybox.tar")}
+    data |= {path: path for path in ("/etc/mke2fs.conf", "/usr/lib/locale/C.utf8/LC_CTYPE",
+                                     "/usr/share/seabios/bios-256k.bin", "/usr/share/qemu/kvmvapic.bin",
+                                     "/usr/share/qemu/linuxboot_dma.bin", "/usr/share/qemu/pvh.bin")}
+    return with_libraries({**ours, **{f"/usr/bin/{name}": program(name) for name in names}}) | data
+
+
 def initramfs(tmp, files, command, modules):
     tools = pack()
     archive = tools.Cpio()
@@ -145,3 +158,10 @@ def run(command, files=None, disk_files=None, *, modules=(), disk_bytes, memory_
     print(f"{'ok' if whole else 'not ok'} {results + 1} - the guest ran all of it")
     print(f"1..{results + 1}")
     sys.exit(0 if good and whole else 1)
+
+
+def run_daemon(command, programs, disk_files, *, memory_mb, deadline_s):
+    """The same, with the command run where huskd can be, and /husk is its build directory."""
+    root = {"/dmroot.sh": os.path.join(os.path.dirname(os.path.abspath(__file__)), "dmroot.sh")}
+    run(f"sh /work/dmroot.sh {command}", {}, {**daemon_files(programs), **root, **disk_files},
+        disk_bytes=4 << 30, memory_mb=memory_mb, deadline_s=deadline_s)

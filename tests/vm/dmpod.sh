@@ -1,22 +1,5 @@
 #!/bin/busybox sh
-# What dmpod.test runs in its guest, from the disk that is mounted at /work: `enter` makes a root of
-# it, and goes on there. Prints TAP.
-if [ "$1" = enter ]; then
-    cd /work || exit 1
-    mkdir -p proc sys dev tmp run root etc
-    for dir in proc sys dev; do mount -o bind /$dir $dir; done
-    mkdir -p dev/shm
-    mount -t tmpfs tmpfs dev/shm
-    chmod 666 dev/kvm
-    printf 'root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n' >etc/passwd
-    printf 'root:x:0:\nnogroup:x:65534:\n' >etc/group
-    ln -s usr/bin bin
-    for applet in sh sed grep ls cat mkdir sleep kill wc head tail truncate losetup timeout; do
-        ln -s busybox usr/bin/$applet
-    done
-    exec chroot /work /bin/sh /test.sh
-fi
-
+# What dmpod.test runs in its guest, in the root that dmroot.sh makes. Prints TAP.
 export PATH=/usr/bin:/husk HOME=/root HUSK_SOCKET=/run/sock LC_ALL=C.UTF-8
 tests=0
 failures=0
@@ -100,6 +83,11 @@ is "and has a node" 1 "$(nodes)"
 ok "a container writes to it" eventually 60 within husk exec web grep kept /file
 ok "it stops" within husk stop -t 1 web
 is "and has no node any more" 0 "$(nodes)"
+ok "an image is made of it" within husk commit web kept:1
+ok "which has a device, and what was compared has none" eventually 60 no_devices_but 4
+is "nor a node" 0 "$(nodes)"
+ok "the image goes again" within husk rmi kept:1
+ok "with its device" eventually 60 no_devices_but 3
 ok "it starts again" within husk start web
 is "with its data" kept "$(within husk exec web head -n 1 /file 2>&1)"
 

@@ -9,7 +9,8 @@
 #   has "a sentence" PATTERN TEXT      passes if TEXT matches the extended regular expression
 # and ends by itself: daemons are ended, what is left of them is a failed test.
 #
-# HUSK_BUILD is the build directory. Every wait has a deadline.
+# HUSK_BUILD is the build directory. Every wait has a deadline, which HUSK_TEST_SLOWER multiplies.
+# HUSK_TEST_SETTINGS are further settings of each daemon.
 
 set -u
 : "${HUSK_BUILD:?names the build directory}"
@@ -20,6 +21,7 @@ tmp=$(mktemp -d "${TMPDIR:-/tmp}/husk-test.XXXXXX")
 root=$tmp/root
 sock=$tmp/sock
 export HUSK_SOCKET=$sock
+slower=${HUSK_TEST_SLOWER:-1}
 huskd_pid=
 tests=0
 failures=0
@@ -58,7 +60,7 @@ has() {
 
 # Runs a command until it succeeds. eventually SECONDS command …
 eventually() {
-    local end=$((SECONDS + $1))
+    local end=$((SECONDS + $1 * slower))
     shift
     while ! "$@" >/dev/null 2>&1; do
         [ "$SECONDS" -lt "$end" ] || return 1
@@ -68,7 +70,9 @@ eventually() {
 
 # A command with a deadline of its own, so that a hang is a failed test.
 within() {
-    timeout -k 2 "$@"
+    local limit=$(($1 * slower))
+    shift
+    timeout -k 2 "$limit" "$@"
 }
 
 # Unmounts a small disk of the test's. A worker that frees blocks of it ends with its work, a moment
@@ -78,7 +82,8 @@ let_go() {
 }
 
 daemon_start() {
-    "$huskd" --root "$root" --socket "$sock" --templates=off "$@" >>"$tmp/huskd.log" 2>&1 </dev/null &
+    # shellcheck disable=SC2086
+    "$huskd" --root "$root" --socket "$sock" --templates=off ${HUSK_TEST_SETTINGS:-} "$@" >>"$tmp/huskd.log" 2>&1 </dev/null &
     huskd_pid=$!
     eventually 20 daemon_answers || {
         diag "huskd does not answer" "$(tail -n 20 "$tmp/huskd.log")"
