@@ -57,6 +57,8 @@ int dm_device_reload(const char *name, const struct dm_target *target, struct er
 /* Its input and output waits until it is resumed: what is under way is done first. */
 int dm_device_suspend(const char *name, struct error **ret_error);
 int dm_device_resume(const char *name, struct error **ret_error);
+/* Makes the node of one that has none, as udev would. */
+void dm_device_node(const char *name);
 /* Opens it to read, and from now on it is removed when nobody has it open any more, however its
  * holder ends. dm_device_release() closes it, and has removed it when it returns. */
 int dm_device_hold(const char *name, struct error **ret_error);

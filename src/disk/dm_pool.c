@@ -191,6 +191,25 @@ static int kernel_check(struct error **ret_error)
                      "'dm_thin_pool', or set storage=block");
 }
 
+/* A pool that somebody else has made. Where no udev runs it may have no node, by which its thin
+ * devices name it. */
+static int given_ensure(const struct dm_pool *pool, struct error **ret_error)
+{
+    CLEANUP_FREE char *node = str_printf("/dev/mapper/%s", pool->name);
+
+    if (!dm_device_is_there(pool->name, NULL))
+        return error_set(ret_error, ERROR_NOT_FOUND, 0,
+                         "dm.thinpooldev: there is no device '%s': activate the pool first", node);
+    if (access(node, F_OK) < 0)
+        dm_device_node(pool->name);
+    if (access(node, F_OK) == 0)
+        return 0;
+    return error_set(ret_error, ERROR_NOT_FOUND, 0,
+                     "dm.thinpooldev: the pool '%s' is active, but has no node '%s': make it with "
+                     "'dmsetup mknodes %s'",
+                     pool->name, node, pool->name);
+}
+
 int dm_pool_enter(struct dm_pool *pool, const struct disk *disk, struct error **ret_error)
 {
     struct stat st;
@@ -215,11 +234,7 @@ int dm_pool_enter(struct dm_pool *pool, const struct disk *disk, struct error **
         return error_wrap(ret_error, "what a worker has left suspended");
     if (!given)
         return pool_ensure(pool, ret_error) < 0 ? error_wrap(ret_error, "the thin pool") : 0;
-    if (dm_device_is_there(pool->name, NULL))
-        return 0;
-    return error_set(ret_error, ERROR_NOT_FOUND, 0,
-                     "dm.thinpooldev: there is no device '/dev/mapper/%s': activate the pool first",
-                     pool->name);
+    return given_ensure(pool, ret_error);
 }
 
 void dm_pool_leave(struct dm_pool *pool)

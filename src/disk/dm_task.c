@@ -123,6 +123,11 @@ int dm_device_reload(const char *name, const struct dm_target *target, struct er
     return dm_device_resume(name, ret_error);
 }
 
+void dm_device_node(const char *name)
+{
+    task_run(task_new(DM_DEVICE_MKNODES, name), true, "make the node of", name, NULL);
+}
+
 int dm_device_remove(const char *name, struct error **ret_error)
 {
     CLEANUP_ERROR struct error *error = NULL;
