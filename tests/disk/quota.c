@@ -17,7 +17,14 @@
 
 #include "suite.h"
 
-enum { PROJECT_OURS = 1 << 30, KILLS = 12, KILL_STEP_US = 700, SETTLE_TRIES = 400 };
+enum {
+    PROJECT_OURS = 1 << 30,
+    PROJECT_ROOTS = 1 << 14,
+    PROJECT_COUNT = 1 << 16,
+    KILLS = 12,
+    KILL_STEP_US = 700,
+    SETTLE_TRIES = 400
+};
 
 static int small_image(const struct rig *rig, const char *name, struct image *image,
                        struct error **ret_error)
@@ -48,18 +55,24 @@ static uint32_t project_of(const struct rig *rig, const char *name, const char *
                : 0;
 }
 
-/* How many projects of ours have a limit. */
+/* How many projects of the rig's root have a limit; those of another one, which is gone, may have
+ * kept theirs. The numbers are those of disk/quota.c. */
 static int limits(const struct rig *rig)
 {
     struct if_nextdqblk next = {0};
+    struct stat st;
     int count = 0, fd = open(rig->root, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    for (uint32_t project = PROJECT_OURS;
-         syscall(SYS_quotactl_fd, fd, QCMD(Q_GETNEXTQUOTA, PRJQUOTA), project, &next) == 0;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -1;
+    const uint32_t first =
+        PROJECT_OURS + (uint32_t)(st.st_ino % PROJECT_ROOTS) * (uint32_t)PROJECT_COUNT;
+    for (uint32_t project = first;
+         syscall(SYS_quotactl_fd, fd, QCMD(Q_GETNEXTQUOTA, PRJQUOTA), project, &next) == 0 &&
+         next.dqb_id < first + PROJECT_COUNT;
          project = next.dqb_id + 1)
         count += next.dqb_bhardlimit || next.dqb_ihardlimit;
-    if (fd >= 0)
-        close(fd);
+    close(fd);
     return count;
 }
 
