@@ -129,9 +129,11 @@ static void serve_power_off(const struct wire_frame *frame, const void *message)
     power_off(say_halted);
 }
 
-static void serve_set_time(const struct wire_frame *frame, const void *message)
+static void serve_set_clock(const struct wire_frame *frame, const void *message)
 {
-    clock_set_ns(((const struct wire_set_time *)message)->time_ns);
+    const struct wire_set_clock *m = message;
+    clock_set_ns(m->time_ns);
+    serve_reply(m->seq, NULL);
 }
 
 /* Credit and input of a process that has just ended may cross its EXITED. */
@@ -166,7 +168,7 @@ static const struct {
     {WIRE_CTR_CLEAR, serve_ctr_clear},
     {WIRE_POD_CLEAR, serve_pod_clear},
     {WIRE_POWER_OFF, serve_power_off},
-    {WIRE_SET_TIME, serve_set_time},
+    {WIRE_SET_CLOCK, serve_set_clock},
     {WIRE_FREEZE, serve_freeze},
     {WIRE_PREPARE, serve_prepare},
     {WIRE_AWAKE, serve_awake},
@@ -186,7 +188,7 @@ static void serve_frame(const struct wire_frame *frame)
         struct wire_resize resize;
         struct wire_ctr_clear ctr_clear;
         struct wire_pod_clear pod_clear;
-        struct wire_set_time set_time;
+        struct wire_set_clock set_clock;
         struct wire_freeze freeze;
         struct wire_prepare prepare;
         struct wire_awake awake;

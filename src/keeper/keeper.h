@@ -39,6 +39,8 @@ enum {
     GUEST_LINES_MAX = 1000,         /* of GUEST_LOG in the keeper's own log */
     GUEST_TEXT_MAX = 512,           /* bytes of a text of the guest that is shown to people */
     GUEST_DEADLINE_MS = 30 * 1000,  /* for an answer of the guest */
+    CLOCK_LATE_MS = 4,              /* if setting the clock takes longer, it is set again, */
+    CLOCK_TRIES = 50,               /* and so many times in all */
     KILL_DEADLINE_MS = 20 * 1000,   /* from SIGKILL to the end of a container */
     QUIT_DEADLINE_MS = 3 * 1000,    /* from QMP quit to SIGKILL */
     BOOT_DEADLINE_MS = 120 * 1000,  /* if huskd names none */
@@ -92,6 +94,9 @@ struct keeper {
     bool quitting;     /* QEMU was told to quit: SIGKILL is next */
     struct ask *boot_asks, *off_asks, *pause_asks, *place_asks, *leave_asks;
     uint64_t paused_ms;    /* when, on the loop's clock */
+    bool clock_asked;      /* SET_CLOCK is not answered yet */
+    uint64_t clock_ms;     /* when it was sent, on the loop's clock */
+    unsigned clock_tries;  /* that are left */
     char *pod;             /* uid, "" if none is placed */
     char *placing;         /* uid of the pod that moves in now, NULL if none */
     char **marks;          /* of the way to READY */
@@ -185,7 +190,7 @@ void vm_share_ended(struct keeper *k);
 void vm_link_ended(struct keeper *k, const struct error *why);
 /* ERROR_STATE unless it runs and is not paused, or is a clone that wakes up. */
 int vm_check_usable(const struct keeper *k, struct error **ret_error);
-/* The guest's clock is set to the host's. */
+/* The guest's clock is set to the host's, to some ms as soon as the host is not too busy for it. */
 void vm_set_clock(struct keeper *k);
 
 /* ---- template.c ----------------------------------------------------------------------------- */

@@ -250,6 +250,24 @@ static void a_vm_whose_disk_has_no_room_is_paused(void **state)
     fixture_done(f);
 }
 
+static void a_clock_that_took_long_to_set_is_set_again(void **state)
+{
+    struct fixture *f = begin();
+    vm_set_clock(f->k);
+    uint32_t first = f->k->guest_seq;
+    vm_set_clock(f->k);
+    assert_int_equal(f->k->guest_seq, first); /* one exchange at a time */
+    fixture_agree(f);
+    assert_int_equal(f->k->guest_seq, first);
+    vm_set_clock(f->k);
+    for (unsigned i = 0; i < 2 * CLOCK_TRIES; i++) {
+        f->k->clock_ms -= CLOCK_LATE_MS + 1;
+        fixture_agree(f);
+    }
+    assert_int_equal(f->k->guest_seq, first + CLOCK_TRIES);
+    fixture_done(f);
+}
+
 static void a_dropped_container_lets_go_of_its_disks(void **state)
 {
     struct fixture *f = begin();
@@ -598,6 +616,7 @@ int main(void)
         cmocka_unit_test(an_execs_input_ends_with_its_client),
         cmocka_unit_test(a_request_twice_is_done_once),
         cmocka_unit_test(a_vm_whose_disk_has_no_room_is_paused),
+        cmocka_unit_test(a_clock_that_took_long_to_set_is_set_again),
         cmocka_unit_test(a_dropped_container_lets_go_of_its_disks),
         cmocka_unit_test(a_late_answer_is_not_that_of_the_next_start),
         cmocka_unit_test(a_container_of_a_vm_that_ends_is_cleared_when_its_disks_are_wanted),

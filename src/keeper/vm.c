@@ -412,10 +412,31 @@ int vm_off(struct keeper *k, uint32_t seq, uint32_t grace_ms, struct error **ret
     return 0;
 }
 
+static void clock_ask(struct keeper *k);
+
+/* The clock is late by less than the exchange took. If that was long, as on a busy host: again. */
+static void clock_set(struct keeper *k, const struct error *error, void *arg)
+{
+    bool late = loop_now_ms(k->loop) - k->clock_ms > CLOCK_LATE_MS;
+    k->clock_asked = false;
+    if (!error && late && k->clock_tries)
+        clock_ask(k);
+}
+
+static void clock_ask(struct keeper *k)
+{
+    struct wire_set_clock m = {.time_ns = realtime_ns()};
+    k->clock_asked = true;
+    k->clock_ms = loop_now_ms(k->loop);
+    k->clock_tries--;
+    guest_request(k, WIRE_SET_CLOCK, 0, &m, clock_set, NULL);
+}
+
 void vm_set_clock(struct keeper *k)
 {
-    struct wire_set_time m = {.time_ns = realtime_ns()};
-    guest_send(k, WIRE_SET_TIME, 0, &m);
+    k->clock_tries = CLOCK_TRIES;
+    if (!k->clock_asked)
+        clock_ask(k);
 }
 
 static void paused(const struct error *error, void *arg)
