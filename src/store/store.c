@@ -36,8 +36,8 @@ static const char *const schema[STORE_VERSION] = {
     " message TEXT NOT NULL);",
     "ALTER TABLE vms ADD COLUMN pooled INTEGER NOT NULL DEFAULT 0;",
     "ALTER TABLE vms ADD COLUMN template TEXT;",
-    "ALTER TABLE vms ADD COLUMN image_id TEXT;"
-    "ALTER TABLE vms ADD COLUMN layer_mb INTEGER NOT NULL DEFAULT 0;",
+    ("ALTER TABLE vms ADD COLUMN image_id TEXT;"
+     "ALTER TABLE vms ADD COLUMN layer_mb INTEGER NOT NULL DEFAULT 0;"),
 };
 
 static const char *const statements[STATEMENT_COUNT] = {
