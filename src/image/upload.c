@@ -21,6 +21,7 @@ enum {
     HTTP_LENGTH_REQUIRED = 411,
     HTTP_TOO_LARGE = 413,
     HTTP_BAD_RANGE = 416,
+    HTTP_NOT_IMPLEMENTED = 501,
     CHUNK_FIRST = 16 << 20,  /* bytes of a piece, if a registry does not take all at once … */
     CHUNK_LEAST = 64 << 10,  /* … and the smallest */
     PUSH_PROGRESS = 1 << 20, /* bytes that make up for what has failed before */
@@ -141,10 +142,10 @@ static bool chunk_shrink(struct upload *upload, long status)
     return true;
 }
 
-/* In pieces less is lost when the next one is interrupted. */
+/* In pieces less is lost when the next one is interrupted; a small blob is one piece anyway. */
 static void chunks_begin(struct upload *upload)
 {
-    if (!upload->chunk)
+    if (!upload->chunk && upload->blob->size > CHUNK_FIRST)
         upload->chunk = CHUNK_FIRST > upload->chunk_min ? CHUNK_FIRST : upload->chunk_min;
 }
 
@@ -163,7 +164,8 @@ static void body_failed(struct upload *upload, struct response *response, struct
     if (response->status == HTTP_BAD_RANGE) { /* it has got another part than we think */
         response->transient = true;
         chunks_begin(upload);
-    } else if (pieces && !upload->chunks_wanted && !response->transient) {
+    } else if (pieces && !upload->chunks_wanted &&
+               (!response->transient || response->status == HTTP_NOT_IMPLEMENTED)) {
         response->transient = true;
         upload->chunk = 0;
         place_forget(upload);
