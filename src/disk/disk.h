@@ -89,8 +89,8 @@ struct disk_ops {
     int (*image_prepare)(const struct disk *disk, const struct disk_image *image, const char *path,
                          const struct disk_watch *watch, uint64_t *ret_size,
                          struct error **ret_error);
-    /* Whether two prepared roots of one image, by the files that stand for them, are the same.
-     * NULL: the driver cannot say. */
+    /* Whether two prepared roots of one image, by the files that stand for them, are the same. The
+     * second was made just now, in root/tmp. The caller calls collect(). */
     int (*image_same)(const struct disk *disk, const char *path, const char *other, bool *ret_same,
                       struct error **ret_error);
     /* Makes a writable layer, or leaves the one that is there. */

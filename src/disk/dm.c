@@ -283,6 +283,7 @@ const struct disk_ops disk_devicemapper = {
     .image_suffix = "thin",
     .check = dm_check,
     .image_prepare = dm_image_prepare,
+    .image_same = dm_image_same,
     .layer_make = dm_layer_make,
     .layer_spares = dm_layer_spares,
     .layer_usage = dm_layer_usage,

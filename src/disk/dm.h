@@ -125,12 +125,14 @@ struct dm_record;
 int dm_layer_snapshot(const struct dm_pool *pool, const struct dm_record *origin, const char *path,
                       uint64_t sectors, struct error **ret_error);
 
-/* ---- dm_commit.c: layer_copy and layer_diff of disk.h --------------------------------------- */
+/* ---- dm_commit.c: layer_copy, layer_diff and image_same of disk.h --------------------------- */
 
 int dm_layer_copy(const struct disk *disk, const char *path, const char *copy,
                   struct error **ret_error);
 int dm_layer_diff(const struct disk *disk, const char *image, const char *copy,
                   const struct disk_output *out, struct error **ret_error);
+int dm_image_same(const struct disk *disk, const char *path, const char *other, bool *ret_same,
+                  struct error **ret_error);
 
 /* ---- dm_book.c ------------------------------------------------------------------------------ */
 

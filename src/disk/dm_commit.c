@@ -1,5 +1,5 @@
 /* What a container has changed: the driver devicemapper compares a snapshot of its layer with its
- * image.
+ * image; and whether two images are the same.
  *
  * The layer's snapshot has its record where the copy is to be, and is deleted when that is gone.
  * The image itself is left alone: others make snapshots of it, and it may be removed meanwhile. So
@@ -8,6 +8,7 @@
  */
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -16,6 +17,7 @@
 #include "disk/dm.h"
 #include "disk/ext4.h"
 #include "disk/ext4_changes.h"
+#include "disk/output_digest.h"
 #include "disk/path.h"
 #include "disk/sandbox.h"
 
@@ -166,4 +168,48 @@ int dm_layer_diff(const struct disk *disk, const char *image, const char *copy,
     if (comparison_end(&c, disk, result == 0 ? ret_error : NULL) < 0)
         result = -1;
     return result;
+}
+
+/* ---- images that are compared --------------------------------------------------------------- */
+
+struct contents {
+    const struct disk *disk;
+    const char *beside; /* the other image */
+    const char *copy;
+};
+
+static int contents_write(void *arg, const struct disk_output *out, struct error **ret_error)
+{
+    const struct contents *c = arg;
+
+    return dm_layer_diff(c->disk, c->beside, c->copy, out, ret_error);
+}
+
+/* Of all that an image has, and the names that the other one has and this one has not: two that
+ * were made apart share no inode for ext4_changes(). */
+static int contents_digest(struct contents *c, const char *path, uint8_t ret[OUTPUT_DIGEST_SIZE],
+                           struct error **ret_error)
+{
+    if (dm_layer_copy(c->disk, path, c->copy, ret_error) < 0)
+        return -1;
+    int result = output_digest(contents_write, c, ret, ret_error);
+    disk_remove(c->disk->root, c->copy, NULL);
+    return result;
+}
+
+/* `other` was made just now: what is broken is the first. */
+int dm_image_same(const struct disk *disk, const char *path, const char *other, bool *ret_same,
+                  struct error **ret_error)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    CLEANUP_FREE char *copy = str_printf("%s.copy", other);
+    struct contents first = {disk, other, copy}, second = {disk, path, copy};
+    uint8_t mine[OUTPUT_DIGEST_SIZE], others[OUTPUT_DIGEST_SIZE];
+
+    *ret_same = false;
+    if (contents_digest(&first, path, mine, &error) < 0 ||
+        contents_digest(&second, other, others, &error) < 0)
+        return error->kind == ERROR_CORRUPT ? 0 : error_move(ret_error, &error);
+    *ret_same = memcmp(mine, others, sizeof(mine)) == 0;
+    return 0;
 }

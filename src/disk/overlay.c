@@ -27,11 +27,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <openssl/evp.h>
-
 #include "base/str.h"
 #include "disk/dir_writer.h"
 #include "disk/disk.h"
+#include "disk/output_digest.h"
 #include "disk/path.h"
 #include "disk/quota.h"
 #include "disk/unpack.h"
@@ -211,38 +210,25 @@ static char *tree_of(const struct disk *disk, const char *image, struct error **
     return str_printf("%s/" PLACE "/%s/" DIR_WRITER_ROOT, disk->root, name);
 }
 
-static int digest_add(void *arg, const void *data, size_t size, struct error **ret_error)
+static int tree_tell(void *arg, const struct disk_output *out, struct error **ret_error)
 {
-    EVP_MD_CTX *digest = arg;
-
-    return EVP_DigestUpdate(digest, data, size)
-               ? 0
-               : error_set(ret_error, ERROR_INTERNAL, 0, "SHA-256 does not work");
+    return upper_reader_diff(arg, out, ret_error);
 }
 
 /* Of the tar of an image's directory: it says all that a file is, but for when it was read. */
-static int tree_digest(const struct disk *disk, const char *image, uint8_t ret[EVP_MAX_MD_SIZE],
+static int tree_digest(const struct disk *disk, const char *image, uint8_t ret[OUTPUT_DIGEST_SIZE],
                        struct error **ret_error)
 {
     CLEANUP_FREE char *tree = tree_of(disk, image, ret_error);
-    EVP_MD_CTX *digest = tree ? EVP_MD_CTX_new() : NULL;
-    const struct disk_output out = {digest_add, digest, UINT64_MAX};
-    int result = -1;
 
-    memset(ret, 0, EVP_MAX_MD_SIZE);
-    if (digest && EVP_DigestInit_ex(digest, EVP_sha256(), NULL))
-        result = upper_reader_diff(tree, &out, ret_error);
-    if (result == 0)
-        EVP_DigestFinal_ex(digest, ret, NULL);
-    EVP_MD_CTX_free(digest);
-    return result;
+    return tree ? output_digest(tree_tell, tree, ret, ret_error) : -1;
 }
 
 /* A directory that cannot be read is not the same. */
 static int overlay_image_same(const struct disk *disk, const char *path, const char *other,
                               bool *ret_same, struct error **ret_error)
 {
-    uint8_t mine[EVP_MAX_MD_SIZE], others[EVP_MAX_MD_SIZE];
+    uint8_t mine[OUTPUT_DIGEST_SIZE], others[OUTPUT_DIGEST_SIZE];
 
     *ret_same = false;
     if (tree_digest(disk, other, others, ret_error) < 0)

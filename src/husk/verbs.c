@@ -196,12 +196,10 @@ static const struct more {
      "'prune' removes the images that have no tag and no container, and what interrupted pulls "
      "have left.\n"
      "'check' reads all blobs of the images, or of those that are named, compares them with their "
-     "digests, and makes each root once more to compare it (with the storage drivers block and "
-     "overlay; with devicemapper it looks whether the root is there). Each thing that is not right "
-     "is a line, and the "
-     "exit status then is not 0. With --repair a root is replaced, and a blob is pulled again if "
-     "its "
-     "image came from a registry; what is loaded from archives can only be loaded again.",
+     "digests, and makes each root once more to compare it. Each thing that is not right is a "
+     "line, and the exit status then is not 0. With --repair a root is replaced, and a blob is "
+     "pulled again if its image came from a registry; what is loaded from archives can only be "
+     "loaded again.",
      "husk image prune  make room\n"
      "husk image check  is all of it still what it was?\n"
      "husk image check --repair busybox  and if not, make it so\n"},

@@ -223,8 +223,6 @@ static int root_verify(struct verifying *v, struct verified *image, struct error
 
     if (image->damaged) /* nothing to make it of */
         return there ? 0 : tell(v, image, file, "it is missing", false, ret_error);
-    if (there && !v->verify->same)
-        return 0;
     if (there || repair)
         result = fresh_make(v, image, fresh, ret_error);
     if (result == 0 && there)

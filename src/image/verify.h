@@ -32,8 +32,7 @@ struct image_verify {
     /* As that of struct image_load. */
     int (*prepare)(void *arg, const char *id, const struct image_layer *layers, size_t count,
                    const char *path, uint64_t *ret_size, struct error **ret_error);
-    /* Whether two roots are the same. NULL: this storage driver cannot say, and a root is right if
-     * it is there. */
+    /* Whether two roots are the same. */
     int (*same)(void *arg, const char *path, const char *other, bool *ret_same,
                 struct error **ret_error);
     /* Called before the first file is replaced or removed: nobody else does so until the end. */

@@ -49,7 +49,7 @@ int job_check(struct peer *peer, const void *request, uint64_t *ret_value, struc
         .arg = &work,
         .progress = work_progress,
         .prepare = work_prepare,
-        .same = work.disk.ops->image_same ? check_same : NULL,
+        .same = check_same,
         .placing = work_placing,
         .problem = check_problem,
     };

@@ -379,6 +379,62 @@ static void the_files_of_an_image_are_a_clean_ext4(const struct rig *rig)
     tar_free(&tar);
 }
 
+/* What an image has, and how else each of it can be. */
+static const struct entry tree[] = {
+    {.path = "./", .mode = S_IFDIR | 0755, .mtime = 1},
+    {.path = "dir", .mode = S_IFDIR | 0755, .mtime = 1},
+    {.path = "dir/file", .text = "x", .xattr = "user.a", .value = "b", .mtime = 1},
+    {.path = "twin", .hardlink = "dir/file"},
+};
+static const struct {
+    const char *what;
+    size_t place; /* in the tree; behind its end: one entry more */
+    struct entry entry;
+} others[] = {
+    {"nothing", 0, {.path = "./", .mode = S_IFDIR | 0755, .mtime = 1}},
+    {"content", 2, {.path = "dir/file", .text = "y", .xattr = "user.a", .value = "b", .mtime = 1}},
+    {"value", 2, {.path = "dir/file", .text = "x", .xattr = "user.a", .value = "c", .mtime = 1}},
+    {"time", 2, {.path = "dir/file", .text = "x", .xattr = "user.a", .value = "b", .mtime = 2}},
+    {"owner", 1, {.path = "dir", .mode = S_IFDIR | 0755, .uid = 7, .mtime = 1}},
+    {"twin", 3, {.path = "twin", .text = "x", .xattr = "user.a", .value = "b", .mtime = 1}},
+    {"name", ARRAY_SIZE(tree), {.path = "more", .text = "", .mtime = 1}},
+};
+
+static int tree_make(const struct rig *rig, const char *name, size_t other, struct image *ret,
+                     struct error **ret_error)
+{
+    struct tar tar = tar_open(rig, name);
+
+    for (size_t i = 0; i < ARRAY_SIZE(tree); i++)
+        tar_add(&tar, i == others[other].place ? others[other].entry : tree[i]);
+    if (others[other].place == ARRAY_SIZE(tree))
+        tar_add(&tar, others[other].entry);
+    tar_close(&tar);
+    int result = image_make(rig, &tar, 1, name, ret, ret_error);
+    tar_free(&tar);
+    return result;
+}
+
+static void an_image_that_is_another_in_anything_is_not_the_same(const struct rig *rig)
+{
+    struct image image, twin;
+
+    MUST_DO(tree_make(rig, "tree", 0, &image, &error));
+    for (size_t i = 0; i < ARRAY_SIZE(others); i++) {
+        bool same = i != 0;
+        MUST_DO(tree_make(rig, others[i].what, i, &twin, &error));
+        MUST_DO(rig->disk.ops->image_same(&rig->disk, image.file, twin.file, &same, &error));
+        if (!CHECK(same == (i == 0)))
+            printf("# %s\n", others[i].what);
+        MUST_DO(image_remove(rig, &twin, &error));
+        image_done(&twin);
+    }
+    CHECK(count_of("/dev/mapper/husk-*") == 0);
+    CHECK(entries(rig) == 1);
+    MUST_DO(image_remove(rig, &image, &error));
+    image_done(&image);
+}
+
 const struct test tests_dm[] = {
     {"what is Created has no node in /dev, and no loop device", what_is_created_has_no_node},
     {"removal gives all of the pool back, and its file shrinks",
@@ -541,6 +597,8 @@ static void a_layer_smaller_than_its_image_is_refused(const struct rig *rig)
 }
 
 const struct test tests_dm_small[] = {
+    {"an image that is another in anything is not the same",
+     an_image_that_is_another_in_anything_is_not_the_same},
     {"an image that does not fit into the pool is refused, and nothing is lost",
      a_full_pool_says_so_and_loses_nothing},
     {"when the pool is full writes fail, nothing new is made, and nothing is lost",
