@@ -36,7 +36,7 @@ enum {
     OPS_MAX = 8192, /* operations that wait at a time */
     STOP_GRACE_DEFAULT_MS = 10000,
     STOP_OF_REMOVED_MS = 5000, /* of a container whose pod goes, then its VM is ended */
-    VM_OFF_GRACE_MS = 5000,    /* between asking the guest to power off and ending QEMU */
+    VM_OFF_GRACE_MS = 30000,   /* to power off, which includes writing what only memory has */
     BACKOFF_FIRST_MS = 1000,   /* of what is tried again; doubled each time */
     BACKOFF_MAX_MS = 300000,
     BACKOFF_FORGET_MS = 10000,

@@ -247,8 +247,9 @@ static enum progress step_off(struct core *core, struct pod *pod)
 
     if (!vm)
         return DONE;
+    bool layers_go = pod->want == POD_WANT_GONE && !pod->grace_ms;
     if (vm->state != VM_STOPPING)
-        vm_begin_stop(core, vm, pod->grace_ms ? VM_OFF_GRACE_MS : 0, NULL);
+        vm_begin_stop(core, vm, layers_go ? 0 : VM_OFF_GRACE_MS, NULL);
     if (!pod_may_go_ahead(pod))
         return WAIT;
     vm_let_go(core, vm);

@@ -440,7 +440,7 @@ void containers_settle(void)
 {
     bool settled = true;
     for (struct container *c = containers; c; c = c->next) {
-        if (c->mounts < 0 ? janitor_done(c->unmount) : layer_settle(c->layer_device))
+        if (c->mounts >= 0 && layer_settle(c->layer_device))
             continue;
         settled = false;
         fd_closep(&c->mounts);
