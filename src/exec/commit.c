@@ -22,7 +22,8 @@ struct commit {
     char *user, *created_by;
     struct ask *ask; /* that the worker waits for */
     struct timer *timer;
-    bool frozen; /* or perhaps */
+    bool frozen;    /* or perhaps */
+    bool unmounted; /* it is not, and need not be: the VM still has its disk, and no use for it */
 };
 
 /* ---- the layer is held ---------------------------------------------------------------------- */
@@ -52,8 +53,15 @@ static void commit_late(void *arg)
 static void commit_frozen(const struct error *error, uint64_t value, void *arg)
 {
     struct commit *c = arg;
+    const struct container *ctr = world_ctr(c->exec->world, c->ctr);
     c->ask = NULL;
-    commit_answer(c, error);
+    /* It has ended, and the guest has unmounted its layer: nobody writes to it. */
+    c->unmounted = error && error->kind == ERROR_NOT_FOUND && ctr && !ctr_is_up(ctr);
+    if (c->unmounted) {
+        c->frozen = false;
+        c->run = ctr->run;
+    }
+    commit_answer(c, c->unmounted ? NULL : error);
 }
 
 static void commit_thawed(const struct error *error, uint64_t value, void *arg)
@@ -96,7 +104,7 @@ static void hold_end(struct commit *c)
         c->ask = link_ask(link, WIRE_LAYER_THAW, &message, -1, commit_thawed, c);
         return;
     }
-    if (!ctr || c->frozen || link || ctr->run != c->run)
+    if (!ctr || c->frozen || (link && !c->unmounted) || ctr->run != c->run)
         error_set(&error, ERROR_BUSY, 0,
                   "the container has started or ended while its layer was copied: try again");
     commit_answer(c, error);
