@@ -279,9 +279,10 @@ void exec_free(struct exec *exec)
     if (!exec)
         return;
     exec_forget_tasks(exec);
-    templates_free(exec->templates);
+    templates_end(exec->templates);
     while (exec->links)
         link_free(exec->links);
+    templates_free(exec->templates);
     timer_free(exec->line);
     pool_free(exec->pool);
     parked_free_all(exec);

@@ -11,7 +11,7 @@ struct pool;
 struct templates;
 
 enum {
-    LINK_VM_MAX = TEMPLATE_ID_MAX + 4, /* "vm-…", or "tpl-" and the id of a template */
+    LINK_VM_MAX = TEMPLATE_ID_MAX + 9, /* "vm-…", or as template_vm_name() makes it */
     BOOTS_A_CPU = 4,                   /* VMs that boot at a time */
 };
 

@@ -579,13 +579,20 @@ struct templates *templates_new(struct exec *exec)
 }
 
 /* What is being made dies with its keeper, at the next start. */
+void templates_end(struct templates *ts)
+{
+    struct template *t;
+    ts->begun = false;
+    timer_unset(ts->look);
+    DL_FOREACH(ts->list, t)
+        template_stop(t);
+}
+
 void templates_free(struct templates *ts)
 {
     struct template *t, *next;
-    DL_FOREACH_SAFE(ts->list, t, next) {
-        template_stop(t);
+    DL_FOREACH_SAFE(ts->list, t, next)
         template_free(t);
-    }
     timer_free(ts->look);
     if (ts->lock >= 0)
         close(ts->lock);

@@ -107,6 +107,9 @@ bool template_id_read(const char *id, uint64_t *ret_base_bytes);
 /* ---- template.c ----------------------------------------------------------------------------- */
 
 struct templates *templates_new(struct exec *exec);
+/* Nothing of them is under way any more, and nothing begins. Links may still tell of clones. */
+void templates_end(struct templates *templates);
+/* After that, and after the last link. */
 void templates_free(struct templates *templates);
 /* Something may be loaded or built now, or removed. */
 void templates_look(struct templates *templates);
@@ -181,6 +184,9 @@ int template_memory_make(const struct template *t, int *ret_fd, struct error **r
 int template_memory_seal(int fd, struct error **ret_error);
 /* "TEMPLATE_DIR/ID"; owned. */
 char *template_path(const struct template *t);
+/* A name for a VM of its making, "tpl-ID-xxxx", that none had before: what is left of an earlier one
+ * may still be about to be removed by its name. Owned. */
+char *template_vm_name(const struct template *t);
 /* The name in TEMPLATE_DIR where it is put together; owned. */
 char *template_stage(const struct template *t);
 /* Whether its files are there, and since when. */

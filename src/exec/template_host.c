@@ -15,11 +15,13 @@
 
 enum {
     RANDOM_LETTERS = 10,
+    VM_LETTERS = 4,
     MEMORY_SPARE = 64 << 20, /* left to the host beside a new template */
 };
 
 #define STAGE_PREFIX  ".new-"
 #define DOOMED_PREFIX ".old-"
+#define LETTERS       "abcdefghijklmnopqrstuvwxyz"
 
 /* ---- the memory ----------------------------------------------------------------------------- */
 
@@ -94,6 +96,13 @@ char *template_path(const struct template *t)
     return str_printf("%s/%s", t->exec->config.template_dir, t->id);
 }
 
+char *template_vm_name(const struct template *t)
+{
+    char random[VM_LETTERS + 1] = "";
+    str_random(random, VM_LETTERS, LETTERS);
+    return str_printf("tpl-%s-%s", t->id, random);
+}
+
 char *template_stage(const struct template *t)
 {
     return str_printf(STAGE_PREFIX "%s", t->id);
@@ -104,7 +113,7 @@ void template_files_remove(struct exec *exec, const char *name)
 {
     const char *dir = exec->config.template_dir;
     char random[RANDOM_LETTERS + 1] = "";
-    str_random(random, RANDOM_LETTERS, "abcdefghijklmnopqrstuvwxyz");
+    str_random(random, RANDOM_LETTERS, LETTERS);
     CLEANUP_FREE char *doomed = str_printf(DOOMED_PREFIX "%s", random);
     CLEANUP_FREE char *from = str_printf("%s/%s", dir, name);
     CLEANUP_FREE char *to = str_printf("%s/%s", dir, doomed);

@@ -9,7 +9,7 @@
  *                ends
  *     save       the memory is sealed; a worker writes it beside the state
  *
- * Its keeper is in vms/tpl-ID and in no world: should we die, the next daemon ends it as a stranger
+ * Its keeper is in vms/tpl-ID-xxxx and in no world: should we die, the next daemon ends it as a stranger
  * and removes what is unfinished.
  */
 #include <errno.h>
@@ -331,7 +331,7 @@ void template_make(struct template *t)
     t->make = m;
     m->t = t;
     m->memory = -1;
-    m->vm = str_printf("tpl-%s", t->id);
+    m->vm = template_vm_name(t);
     CLEANUP_FREE char *directory = path_of_vm(m->vm);
     m->stage = template_stage(t);
     m->deadline = timer_new(exec->loop, make_over, m);
