@@ -55,8 +55,9 @@ static void commit_frozen(const struct error *error, uint64_t value, void *arg)
     struct commit *c = arg;
     const struct container *ctr = world_ctr(c->exec->world, c->ctr);
     c->ask = NULL;
-    /* It has ended, and the guest has unmounted its layer: nobody writes to it. */
-    c->unmounted = error && error->kind == ERROR_NOT_FOUND && ctr && !ctr_is_up(ctr);
+    /* It had ended, and the guest has unmounted its layer: nobody writes to it. (Had it ended
+     * since, we would not know yet.) */
+    c->unmounted = ctr && !ctr_is_up(ctr) && (!error || error->kind == ERROR_NOT_FOUND);
     if (c->unmounted) {
         c->frozen = false;
         c->run = ctr->run;

@@ -67,6 +67,7 @@ void container_free(struct container *c)
     ask_answer(k, &c->run_asks, NULL);
     ask_answer(k, &c->stop_asks, NULL);
     ask_answer(k, &c->drop_asks, NULL);
+    ask_answer(k, &c->clear_asks, NULL);
     DL_DELETE(k->containers, c);
     free(c->id);
     free(c->name);
@@ -112,8 +113,10 @@ static void cleared(struct keeper *k, const struct error *error, void *arg)
 {
     struct container *c = arg;
     c->clearing = false;
+    c->clear_failed = error && error->kind != ERROR_NOT_FOUND;
     if (error && !k->broken && k->guest)
         log_warning("container '%s': %s", c->name, error->message);
+    ask_answer(k, &c->clear_asks, error);
     if (c->rehearsal)
         rehearsal_go_on(k, error);
     else if (c->dropping)
@@ -136,6 +139,17 @@ static bool container_is_clear(struct container *c)
     if (c->uncleared)
         container_clear(c);
     return !c->clearing;
+}
+
+int container_clear_ask(struct container *c, uint32_t seq, struct error **ret_error)
+{
+    if (ask_add(c->keeper, &c->clear_asks, seq, ret_error) < 0)
+        return -1;
+    if (c->clear_failed && !c->clearing)
+        container_clear(c);
+    if (container_is_clear(c))
+        ask_answer(c->keeper, &c->clear_asks, NULL);
+    return 0;
 }
 
 static void start_failed(struct container *c, const struct error *error)

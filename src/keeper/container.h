@@ -32,10 +32,11 @@ struct container {
     struct client *waiting; /* while EXPECTED */
     unsigned waiting_count;
     struct disk *image, *layer;
-    int layer_fd;   /* the layer's disk, if it came with the RUN and is not plugged in yet; -1 */
-    bool clearing;  /* CTR_CLEAR is on its way */
-    bool vm_ends;   /* soon, says who stops it: CTR_CLEAR can wait */
-    bool uncleared; /* and does, until somebody wants its disks */
+    int layer_fd;      /* the layer's disk, if it came with the RUN and is not plugged in yet; -1 */
+    bool clearing;     /* CTR_CLEAR is on its way */
+    bool clear_failed; /* the last one: the layer may still be mounted */
+    bool vm_ends;      /* soon, says who stops it: CTR_CLEAR can wait */
+    bool uncleared;    /* and does, until somebody wants its disks */
     bool dropping;
     struct error *drop_error;
     uint8_t *request; /* payload of the RUN that starts it now */
@@ -48,7 +49,7 @@ struct container {
     bool layer_held; /* by LAYER_FREEZE, until LAYER_THAW */
     bool rehearsal;  /* nobody is told of it, and nothing is left of it */
     struct container_usage usage;
-    struct ask *run_asks, *stop_asks, *drop_asks;
+    struct ask *run_asks, *stop_asks, *drop_asks, *clear_asks;
     uint32_t stop_signal, stop_grace_ms;
     bool stop_killed; /* SIGKILL was sent */
     struct timer *stop;
@@ -76,6 +77,8 @@ void container_tell(struct container *c);
 void containers_forget(struct keeper *k);
 void containers_lost(struct keeper *k, const char *why);
 bool containers_any_runs(const struct keeper *k);
+/* Of one that has ended: answers the request when the guest has let go of its disks. */
+int container_clear_ask(struct container *c, uint32_t seq, struct error **ret_error);
 void container_free(struct container *c);
 
 /* ---- usage.c -------------------------------------------------------------------------------- */

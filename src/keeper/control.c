@@ -191,6 +191,7 @@ static void layers_let_go(struct keeper *k)
     }
 }
 
+/* What has ended writes no more; but the guest is about to unmount its layer, and that does. */
 static int on_layer_freeze(struct call *c, struct error **ret_error)
 {
     struct wire_layer_freeze message = c->m->layer_freeze;

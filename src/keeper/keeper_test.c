@@ -303,6 +303,31 @@ static void a_late_answer_is_not_that_of_the_next_start(void **state)
     fixture_done(f);
 }
 
+static void a_layer_is_unmounted_when_the_guest_says_so(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    CLEANUP_ERROR struct error *busy = NULL;
+
+    fixture_say(f, WIRE_EXITED, c->stream->id, &(struct wire_exited){0});
+    assert_int_equal(f->k->request_count, 1); /* CTR_CLEAR */
+    assert_int_equal(container_clear_ask(c, 1, NULL), 0);
+    assert_non_null(c->clear_asks);
+    error_set(&busy, ERROR_BUSY, 0, "still mounted");
+    struct wire_reply no = wire_reply_from(f->k->guest_seq, busy);
+    fixture_say(f, WIRE_REPLY, 0, &no);
+    assert_null(c->clear_asks);
+    assert_int_equal(container_clear_ask(c, 2, NULL), 0);
+    assert_int_equal(f->k->request_count, 1); /* it is asked again */
+    assert_non_null(c->clear_asks);
+    fixture_agree(f);
+    assert_null(c->clear_asks);
+    assert_int_equal(container_clear_ask(c, 3, NULL), 0);
+    assert_int_equal(f->k->request_count, 0);
+    assert_null(c->clear_asks);
+    fixture_done(f);
+}
+
 static void a_container_of_a_vm_that_ends_is_cleared_when_its_disks_are_wanted(void **state)
 {
     struct fixture *f = begin();
@@ -619,6 +644,7 @@ int main(void)
         cmocka_unit_test(a_clock_that_took_long_to_set_is_set_again),
         cmocka_unit_test(a_dropped_container_lets_go_of_its_disks),
         cmocka_unit_test(a_late_answer_is_not_that_of_the_next_start),
+        cmocka_unit_test(a_layer_is_unmounted_when_the_guest_says_so),
         cmocka_unit_test(a_container_of_a_vm_that_ends_is_cleared_when_its_disks_are_wanted),
         cmocka_unit_test(an_end_counts_once_and_is_the_last_word),
         cmocka_unit_test(an_end_that_was_sent_before_the_power_off_counts),
