@@ -1,6 +1,7 @@
 /* A client's socket: huskd has spoken HTTP on it, from now on it carries a process's stdio. */
 #include <endian.h>
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -65,6 +66,8 @@ static void client_left(struct client *c)
     struct keeper *k = c->keeper;
     DL_DELETE(k->leaving, c);
     client_free(c);
+    if (!k->leaving)
+        malloc_trim(0); /* as at the end of a stream */
     keeper_check_end(k);
 }
 

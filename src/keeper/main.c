@@ -24,7 +24,7 @@
 enum {
     LISTENER_FD = 3,
     SHARE_ARGUMENTS = 3,
-    HEAP_KEPT = 32 << 10, /* bytes; larger blocks go back to the system when they are freed */
+    HEAP_KEPT = 1 << 20, /* bytes; what is free beyond goes back to the system at once, see below */
 };
 
 /* There is a keeper for each VM: what it does not use now it does not keep. */

@@ -1,5 +1,7 @@
 #include "keeper/stream.h"
 
+#include <malloc.h>
+
 #include <endian.h>
 #include <stdlib.h>
 #include <utlist.h>
@@ -210,4 +212,5 @@ void stream_free(struct stream *s)
     DL_DELETE(s->keeper->streams, s);
     buf_release(&s->unread);
     free(s);
+    malloc_trim(0); /* main() has the buffers of streams kept until now */
 }
