@@ -22,6 +22,7 @@
 enum {
     PORT_READ_SIZE = 32 << 10,  /* the driver gives a page at a time */
     PORT_READ_TURN = 256,       /* reads before output has its turn */
+    PORT_GATHER = 256 << 10,    /* bytes that are read before any of them is looked at */
     PORT_IN_KEEP = 512 << 10,   /* a larger buffer is freed when empty */
     PORT_OUT_KEEP = 4 << 10,    /* same */
     PORT_QUEUE_MAX = 1 << 20,   /* of messages: then the keeper's are not read either */
@@ -140,24 +141,33 @@ static void port_hello(const struct wire_frame *frame)
     port.ops->greeted();
 }
 
+static void port_frame(const struct wire_frame *frame)
+{
+    if (frame->type == WIRE_HELLO)
+        port_hello(frame);
+    else if (port.greeted)
+        port.ops->frame(frame);
+}
+
+/* Another keeper may have come behind what makes no sense. */
 static void port_frames(void)
 {
     struct wire_frame frame;
-    CLEANUP_ERROR struct error *error = NULL;
     int found;
 
-    while ((found = wire_decoder_peek(&port.in, &frame, &error)) > 0) {
-        if (frame.type == WIRE_HELLO)
-            port_hello(&frame);
-        else if (port.greeted)
-            port.ops->frame(&frame);
-        wire_decoder_next(&port.in, &frame);
-    }
-    if (found < 0) {
-        say(LOG_ERR, "the keeper's bytes make no sense: %s", error->message);
-        wire_decoder_reset(&port.in);
-        port.greeted = false;
-    }
+    do {
+        CLEANUP_ERROR struct error *error = NULL;
+        while ((found = wire_decoder_peek(&port.in, &frame, &error)) > 0) {
+            port_frame(&frame);
+            wire_decoder_next(&port.in, &frame);
+        }
+        port.ops->over();
+        if (found < 0) {
+            say(LOG_ERR, "the keeper's bytes make no sense: %s", error->message);
+            wire_decoder_skip(&port.in);
+            port.greeted = false;
+        }
+    } while (found < 0);
     if (!port.in.in.len && port.in.in.cap > PORT_IN_KEEP)
         buf_release(&port.in.in);
 }
@@ -165,8 +175,10 @@ static void port_frames(void)
 bool port_read(void)
 {
     for (int i = 0; i < PORT_READ_TURN && port.readable; i++) {
-        if (port.out.len > PORT_QUEUE_MAX)
+        if (port.out.len > PORT_QUEUE_MAX) {
+            port_frames();
             return false;
+        }
         ssize_t n =
             read(port.source.fd, wire_decoder_space(&port.in, PORT_READ_SIZE), PORT_READ_SIZE);
         if (n <= 0) {
@@ -175,8 +187,10 @@ bool port_read(void)
             continue;
         }
         wire_decoder_fed(&port.in, (size_t)n);
-        port_frames();
+        if (port.in.in.len >= PORT_GATHER)
+            port_frames();
     }
+    port_frames();
     return port.readable;
 }
 

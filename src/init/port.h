@@ -15,10 +15,11 @@
 
 #include "proto/wire.h"
 
-/* `frame` gets each frame of a greeted peer; `greeted` is told of a new peer, which knows nothing
- * of any stream's credit. */
+/* `frame` gets each frame of a greeted peer, whose bytes stay where they are until `over` has
+ * returned; `greeted` is told of a new peer, which knows nothing of any stream's credit. */
 struct port_ops {
     void (*frame)(const struct wire_frame *frame);
+    void (*over)(void);
     void (*greeted)(void);
 };
 

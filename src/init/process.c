@@ -10,6 +10,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -18,6 +19,7 @@
 #include "init/cgroup.h"
 #include "init/container.h"
 #include "init/joiner.h"
+#include "init/pace.h"
 #include "init/port.h"
 #include "init/serve.h"
 #include "init/slot.h"
@@ -26,6 +28,8 @@
 enum {
     PROCESSES_MAX = 1024,
     TERMINAL_READ = 4096,        /* what the kernel gives at once */
+    GATHER_MAX = 16,             /* frames of input that are handed over at once */
+    BULK = 16 << 10,             /* input that comes in such frames will go on for a while */
     GRANT_MIN = WIRE_WINDOW / 4, /* less is not worth a message */
     PUMP_FRAMES = 64,            /* of output, before input has its turn */
     STATUS_SIGNALLED = 128,
@@ -151,23 +155,43 @@ static int input_fd(const struct process *p)
     return p->tty ? p->out.source.fd : p->input.fd;
 }
 
-/* Returns what the process took; all of it if it reads no more. */
-static size_t input_write(struct process *p, const uint8_t *data, size_t size)
+static size_t pieces_size(const struct iovec *pieces, int count)
 {
-    size_t done = 0;
-    while (done < size) {
-        ssize_t n = write(input_fd(p), data + done, size - done);
-        if (n > 0) {
-            done += (size_t)n;
-        } else if (errno == EAGAIN) {
-            break;
-        } else if (errno != EINTR) {
-            source_close(&p->input);
-            done = size;
-        }
+    size_t size = 0;
+    for (int i = 0; i < count; i++)
+        size += pieces[i].iov_len;
+    return size;
+}
+
+/* Takes `done` bytes away at the beginning. */
+static void pieces_consume(struct iovec *pieces, int count, size_t done)
+{
+    for (int i = 0; i < count && done; i++) {
+        size_t part = done < pieces[i].iov_len ? done : pieces[i].iov_len;
+        pieces[i].iov_base = (uint8_t *)pieces[i].iov_base + part;
+        pieces[i].iov_len -= part;
+        done -= part;
     }
-    input_taken(p, done);
-    return done;
+}
+
+/* What the process takes, which is all if it reads no more, goes from the pieces. */
+static void input_write(struct process *p, struct iovec *pieces, int count)
+{
+    size_t left = pieces_size(pieces, count), taken = 0;
+    while (left) {
+        ssize_t n = writev(input_fd(p), pieces, count);
+        if (n < 0 && errno == EAGAIN)
+            break;
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            source_close(&p->input);
+        size_t done = n < 0 ? left : (size_t)n;
+        pieces_consume(pieces, count, done);
+        left -= done;
+        taken += done;
+    }
+    input_taken(p, taken);
 }
 
 /* After the last byte: end of file, which for a terminal is a character. */
@@ -186,8 +210,11 @@ static void input_flush(struct process *p)
     /* The terminal may still be on its way. */
     if (p->tty && p->out.source.fd < 0 && !p->out.finished)
         return;
-    if (p->pending.len)
-        buf_consume(&p->pending, input_write(p, p->pending.data, p->pending.len));
+    if (p->pending.len) {
+        struct iovec all = {p->pending.data, p->pending.len};
+        input_write(p, &all, 1);
+        buf_consume(&p->pending, p->pending.len - all.iov_len);
+    }
     if (p->pending.len)
         return;
     buf_release(&p->pending);
@@ -201,6 +228,29 @@ static void input_ready(struct source *source, uint32_t events)
     input_flush(p);
 }
 
+/* Input that came in several frames, and is still where it came. Handed over at once it wakes who
+ * reads it once, who would otherwise run after each piece: under emulation each change of process
+ * empties the TLB. */
+static struct {
+    uint32_t stream;
+    struct iovec pieces[GATHER_MAX];
+    int count;
+} gathered;
+
+void process_stdin_over(void)
+{
+    struct process *p = gathered.count ? process_find(gathered.stream) : NULL;
+    int count = gathered.count;
+    gathered.count = 0;
+    if (!p)
+        return;
+    if (!p->pending.len && input_fd(p) >= 0)
+        input_write(p, gathered.pieces, count);
+    for (int i = 0; i < count; i++)
+        buf_append(&p->pending, gathered.pieces[i].iov_base, gathered.pieces[i].iov_len);
+    input_flush(p);
+}
+
 void process_stdin(struct process *p, const uint8_t *data, size_t size)
 {
     if (p->input_ended)
@@ -210,15 +260,13 @@ void process_stdin(struct process *p, const uint8_t *data, size_t size)
         return;
     }
     p->window -= (uint32_t)size;
-    if (!size)
-        p->input_ended = true;
-    if (size && !p->pending.len && input_fd(p) >= 0) {
-        size_t done = input_write(p, data, size);
-        data += done;
-        size -= done;
-    }
-    buf_append(&p->pending, data, size);
-    input_flush(p);
+    if (gathered.count == GATHER_MAX || (gathered.count && gathered.stream != p->stream))
+        process_stdin_over();
+    if (size >= BULK)
+        pace_bulk();
+    gathered.stream = p->stream;
+    gathered.pieces[gathered.count++] = (struct iovec){(void *)(uintptr_t)data, size};
+    p->input_ended = !size;
 }
 
 static void input_open(struct process *p)

@@ -71,7 +71,10 @@ bool process_any(const struct container *container);
 /* True while any process lives: of the container, or (NULL) at all. */
 bool process_alive(const struct container *container);
 
+/* Input for it; 0 bytes: its end. It is handed over by process_stdin_over(), until when `data` must
+ * stay. */
 void process_stdin(struct process *p, const uint8_t *data, size_t size);
+void process_stdin_over(void);
 void process_credit(struct process *p, unsigned channel, uint32_t bytes);
 void process_resize(struct process *p, uint32_t rows, uint32_t cols);
 int process_signal(struct process *p, int signal, bool all, struct error **ret_error);

@@ -105,7 +105,7 @@ static void serve_layer_thaw(const struct wire_frame *frame, const void *message
 
 static void serve_pod_clear(const struct wire_frame *frame, const void *message)
 {
-    pod_clear(((const struct wire_pod_clear *)message)->seq);
+    pod_clear(message);
 }
 
 static void serve_usage(const struct wire_frame *frame, const void *message)
@@ -198,6 +198,8 @@ static void serve_frame(const struct wire_frame *frame)
     } message;
     CLEANUP_ERROR struct error *error = NULL;
 
+    if (frame->type != WIRE_STDIN)
+        process_stdin_over();
     for (size_t i = 0; i < ARRAY_SIZE(handlers); i++) {
         if (handlers[i].type != frame->type)
             continue;

@@ -378,6 +378,11 @@ void wire_decoder_next(struct wire_decoder *d, const struct wire_frame *frame)
     buf_consume(&d->in, WIRE_HEADER_SIZE + (size_t)frame->length);
 }
 
+void wire_decoder_skip(struct wire_decoder *d)
+{
+    d->synced = false;
+}
+
 void wire_decoder_reset(struct wire_decoder *d)
 {
     buf_release(&d->in);

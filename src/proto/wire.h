@@ -70,11 +70,16 @@ enum wire_framing {
     WIRE_FRAMING_STDCOPY = 1 /* {1 or 2, 0, 0, 0, u32 BE length} before each piece */
 };
 
+/* The reason of a VM_EVENT: the clone could not be a copy of the zygote, which is of no use then.
+ */
+#define WIRE_EVENT_ZYGOTE_FAILED "ZygoteFailed"
+
 enum wire_boot_mode {
     WIRE_BOOT_COLD = 0,
     WIRE_BOOT_CLONE = 1,    /* of a template's memory and state */
     WIRE_BOOT_TEMPLATE = 2, /* its memory is the file that came with the request: cold, or, if there
                              * is a `state`, from where another template was frozen */
+    WIRE_BOOT_ZYGOTE = 3,   /* a clone that will only be copied */
 };
 
 /* A layer's first bytes, which no ext4 uses: in one that is as its image's template has it they are
@@ -158,6 +163,8 @@ void wire_decoder_fed(struct wire_decoder *d, size_t size);
  * -1: ERROR_CORRUPT, the peer is broken or hostile. */
 int wire_decoder_peek(struct wire_decoder *d, struct wire_frame *ret, struct error **ret_error);
 void wire_decoder_next(struct wire_decoder *d, const struct wire_frame *frame);
+/* After -1, if the peer may start anew: what is here is searched for the magic. */
+void wire_decoder_skip(struct wire_decoder *d);
 /* Forgets everything, and waits for the magic again. */
 void wire_decoder_reset(struct wire_decoder *d);
 

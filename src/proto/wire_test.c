@@ -294,6 +294,27 @@ static void a_peer_may_start_anew_between_frames(void **state)
     wire_decoder_reset(&d);
 }
 
+static void a_peer_may_start_anew_behind_what_makes_no_sense(void **state)
+{
+    CLEANUP_BUF struct buf bytes = {0};
+    struct wire_decoder d = {0};
+    struct wire_frame frame;
+    wire_put_hello(&bytes, "guest", "1");
+    for (int i = 0; i < 100; i++)
+        buf_append(&bytes, "\xf0\xf0\xf0", 3);
+    wire_put_hello(&bytes, "guest", "2");
+    feed(&d, bytes.data, bytes.len);
+    assert_int_equal(wire_decoder_peek(&d, &frame, NULL), 1);
+    wire_decoder_next(&d, &frame);
+    assert_int_equal(wire_decoder_peek(&d, &frame, NULL), -1);
+    wire_decoder_skip(&d);
+    assert_int_equal(wire_decoder_peek(&d, &frame, NULL), 1);
+    assert_int_equal(frame.type, WIRE_HELLO);
+    wire_decoder_next(&d, &frame);
+    assert_int_equal(wire_decoder_peek(&d, &frame, NULL), 0);
+    wire_decoder_reset(&d);
+}
+
 /* As a port hands out pages: of the next frame only the beginning ever comes with this one. */
 static void a_frame_of_data_is_not_moved_once_its_header_is_there(void **state)
 {
@@ -392,6 +413,7 @@ int main(void)
         cmocka_unit_test(frames_are_found_whatever_the_pieces_are),
         cmocka_unit_test(noise_before_the_magic_is_thrown_away),
         cmocka_unit_test(a_peer_may_start_anew_between_frames),
+        cmocka_unit_test(a_peer_may_start_anew_behind_what_makes_no_sense),
         cmocka_unit_test(a_frame_of_data_is_not_moved_once_its_header_is_there),
         cmocka_unit_test(a_frame_that_claims_too_much_is_corrupt_at_once),
         cmocka_unit_test(malformed_fields_are_named),
