@@ -74,6 +74,9 @@ enum {
  * is ended. */
 void core_set_pool(struct core *core, const struct pool_shape *shapes, size_t count);
 
+/* These pods do without the generic VMs of the pool, which are left to others. */
+void core_image_quick(struct core *core, const char *image_id, const struct image_quick *quick);
+
 /* What there is of a shape. */
 struct pool_status {
     const struct pool_shape *shape;

@@ -6,6 +6,9 @@
  * time, when no pod is starting: pods need the processors more. What ends too early is made again
  * after a delay, which the new VM waits out in `booting` while other shapes are filled.
  *
+ * A generic one is not taken where a new VM would start sooner, being a copy of a zygote that has
+ * the image mounted.
+ *
  * A VM for an image has the root of a container ready, over a layer that lies in its own directory.
  * The pod with just such a container takes it, and when the pod is placed (POD_PLACE) the layer
  * becomes the container's, in the place of the empty one that it was created with. From then on the
@@ -82,8 +85,35 @@ bool core_pool_status(const struct core *core, size_t number, struct pool_status
     return true;
 }
 
+void core_image_quick(struct core *core, const char *image_id, const struct image_quick *quick)
+{
+    struct image *image = world_image_by_id(core->world, image_id);
+
+    if (image)
+        image->quick = *quick;
+}
+
+static bool is_quick(const struct image_quick *quick, const struct pod_spec *spec)
+{
+    return quick->layer_mb && quick->layer_mb == spec->storage_mb &&
+           spec->vcpu <= quick->cpus_max && spec->memory_mb >= quick->memory_min_mb &&
+           spec->memory_mb <= quick->memory_max_mb;
+}
+
+static bool is_quicker_anew(const struct core *core, const struct pod *pod)
+{
+    POD_FOREACH_CTR(ctr, pod) {
+        const struct image *image = world_image(core->world, ctr->image);
+
+        if (image && ctr->state == CTR_PENDING && !ctr->run && is_quick(&image->quick, &pod->spec))
+            return true;
+    }
+    return false;
+}
+
 struct vm *vm_pool_find(const struct core *core, const struct pod *pod)
 {
+    bool anew = is_quicker_anew(core, pod);
     struct vm *found = NULL;
 
     WORLD_FOREACH(struct vm, vm, core->world, NOUN_VM) {
@@ -92,7 +122,7 @@ struct vm *vm_pool_find(const struct core *core, const struct pod *pod)
             continue;
         if (vm_layer_for(vm, pod))
             return vm;
-        if (!vm->image_id && !found)
+        if (!vm->image_id && !found && !anew)
             found = vm;
     }
     return found;

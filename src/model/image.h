@@ -38,6 +38,14 @@ struct image_name {
     UT_hash_handle hh;
 };
 
+/* The pods with a first container of the image for which a VM that is made anew starts sooner than
+ * a generic one of the pool. */
+struct image_quick {
+    uint64_t layer_mb; /* the size of the container's layer; 0: there are no such pods */
+    uint64_t memory_min_mb, memory_max_mb;
+    uint32_t cpus_max;
+};
+
 struct image {
     struct object object;
     char id[IMAGE_ID_LEN + 1]; /* digest of its config */
@@ -55,6 +63,7 @@ struct image {
     uint32_t retries;
     uint32_t timer;
     struct op *ops;
+    struct image_quick quick;
 
     UT_hash_handle by_id;
 };
