@@ -23,6 +23,8 @@ enum { CHILD_FDS_MAX = 64, CHILD_GROUPS_MAX = 64 };
 struct child {
     pid_t pid;
     int pidfd;
+    bool adopted; /* it is somebody else's to reap */
+    int leash;    /* of one that was adopted, and lives; else -1 */
     struct watch *watch;
     void (*ended)(int status, void *arg);
     void *arg;
@@ -177,12 +179,38 @@ static void child_ended(int events, void *arg)
     struct child *child = arg;
     siginfo_t info = {0};
 
-    if (waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG) < 0 || !info.si_pid)
+    if (!child->adopted &&
+        (waitid(P_PIDFD, (id_t)child->pidfd, &info, WEXITED | WNOHANG) < 0 || !info.si_pid))
         return;
     watch_free(child->watch);
     child->watch = NULL;
     child->pid = 0;
-    child->ended(info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status, child->arg);
+    child->ended(child->adopted               ? CHILD_STATUS_UNKNOWN
+                 : info.si_code == CLD_EXITED ? info.si_status
+                                              : 128 + info.si_status,
+                 child->arg);
+}
+
+static struct child *child_new(struct loop *loop, pid_t pid, int pidfd,
+                               void (*ended)(int status, void *arg), void *arg)
+{
+    struct child *child = xcalloc(1, sizeof(*child));
+    child->pid = pid;
+    child->pidfd = pidfd;
+    child->leash = -1;
+    child->ended = ended;
+    child->arg = arg;
+    child->watch = watch_new(loop, pidfd, WATCH_READ, child_ended, child);
+    return child;
+}
+
+struct child *child_adopt(struct loop *loop, pid_t pid, int pidfd, int leash,
+                          void (*ended)(int status, void *arg), void *arg)
+{
+    struct child *child = child_new(loop, pid, pidfd, ended, arg);
+    child->adopted = true;
+    child->leash = leash;
+    return child;
 }
 
 static pid_t child_fork(const struct child_spec *spec, const struct identity *who,
@@ -234,13 +262,7 @@ struct child *child_spawn(struct loop *loop, const struct child_spec *spec,
         waitpid(pid, NULL, 0);
         return NULL;
     }
-    struct child *child = xcalloc(1, sizeof(*child));
-    child->pid = pid;
-    child->pidfd = pidfd;
-    child->ended = ended;
-    child->arg = arg;
-    child->watch = watch_new(loop, pidfd, WATCH_READ, child_ended, child);
-    return child;
+    return child_new(loop, pid, pidfd, ended, arg);
 }
 
 /* What comes until the other end is closed; false: that took too long. */
@@ -293,9 +315,18 @@ pid_t child_pid(const struct child *child)
     return child->pid;
 }
 
+static void leash_drop(struct child *child)
+{
+    if (child->leash >= 0)
+        close(child->leash);
+    child->leash = -1;
+}
+
 void child_kill(struct child *child, int signal)
 {
-    if (child->pid)
+    if (child->adopted)
+        leash_drop(child);
+    else if (child->pid)
         syscall(SYS_pidfd_send_signal, child->pidfd, signal, NULL, 0);
 }
 
@@ -305,5 +336,6 @@ void child_free(struct child *child)
         return;
     watch_free(child->watch);
     close(child->pidfd);
+    leash_drop(child);
     free(child);
 }

@@ -57,7 +57,11 @@ void signal_watch_free(struct signal_watch *watch);
 
 /* ---- children ------------------------------------------------------------------------------- */
 
-enum { CHILD_SAID_MAX = 1024, CHILD_ASK_MS = 30 * 1000 };
+enum {
+    CHILD_SAID_MAX = 1024,
+    CHILD_ASK_MS = 30 * 1000,
+    CHILD_STATUS_UNKNOWN = -1, /* of a process that is somebody else's child */
+};
 
 struct child_spec {
     const char *path;        /* of the program, no search */
@@ -79,6 +83,11 @@ struct child;
 struct child *child_spawn(struct loop *loop, const struct child_spec *spec,
                           void (*ended)(int status, void *arg), void *arg,
                           struct error **ret_error);
+/* A process that another one has made for us, and says it is. It is never sent a signal: it dies
+ * when nobody has `leash` open any more, and child_kill() closes that, whatever the signal. `leash`
+ * and `pidfd`, which must be one, are taken over. `ended` gets CHILD_STATUS_UNKNOWN. */
+struct child *child_adopt(struct loop *loop, pid_t pid, int pidfd, int leash,
+                          void (*ended)(int status, void *arg), void *arg);
 /* Whether a child of that user will be able to open a file that we open for it, and that it opens
  * again by /proc/self/fd: the way there does not matter, the file's own permissions do. */
 int child_user_may_read(const char *user, const char *path, struct error **ret_error);
