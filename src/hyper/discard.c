@@ -1,4 +1,4 @@
-/* husk-discard.so: loaded into the QEMU of a clone, which gives memory of the guest back by it.
+/* husk-qemu.so: loaded into the QEMU of a clone, which gives memory of the guest back by it.
  *
  * QEMU gives back a page of a file's private mapping in two steps: it punches a hole into the file,
  * and then drops the private page (madvise). The file is the template's memory, the same for all

@@ -34,7 +34,8 @@ struct hyper_disk {
     int fd;           /* open for reading, or for both; the driver makes its own copy. -1: an empty
                        * slot, whose file comes by disk_put() */
     bool read_only;
-    bool scsi; /* a slot on the SCSI bus */
+    bool scsi;      /* a slot on the SCSI bus */
+    bool inherited; /* the zygote has this very file in that slot already */
 };
 
 /* Where a VM comes from.
@@ -45,6 +46,9 @@ struct hyper_disk {
  * accelerator, layout and slots, or the hypervisor refuses the state. A template with a state_fd is
  * not booted but goes on as a clone does, with a file that is a copy of another template's. */
 enum hyper_origin { HYPER_COLD, HYPER_TEMPLATE, HYPER_CLONE };
+
+/* A clone can be a zygote: once it has come to rest (settle) it is never used, but copied. A clone
+ * of the same template, layout and slots is then such a copy, which has nothing to load. */
 
 /* Of a template and its clones: what they have at first, and what a clone can grow to. */
 struct hyper_layout {
@@ -72,8 +76,12 @@ struct hyper_spec {
     const char *user;   /* "": as we are */
     int share_fd; /* HYPER_COLD: a socket to who serves files to the guest by vhost-user, which sees
                    * them as HYPER_SHARE_TAG and all of the VM's memory; -1: none. The same */
-    const char *discard; /* path of husk-discard.so: what the guest frees is given back to the host;
-                          * "": it stays the VM's. Part of a template */
+    const char *module;  /* path of husk-qemu.so */
+    bool memory_return;  /* what the guest frees is given back to the host. Part of a template */
+    bool zygote;         /* HYPER_CLONE: it will be one, with its door in the present directory */
+    const char *copy_of; /* HYPER_CLONE: directory of a zygote; if that cannot be copied the
+                          * template is loaded. "": none */
+    int rules_fd; /* of landlock(7), for a copy, which is no child of ours; -1: none. The same */
     const struct hyper_disk *disks; /* the guest sees disk number i with the serial "d<i>" */
     unsigned disk_count;
 };
@@ -89,9 +97,13 @@ struct hyper_events {
     void (*gone)(const char *why, void *arg);
     /* The guest turned its power off, or was reset. */
     void (*shut_down)(void *arg);
-    /* The start has come as far as that: "monitor", the program answers; "running", the virtual
-     * CPUs run, and of a clone: its state is loaded. May be NULL. */
+    /* The start has come as far as that: "copied", it is a copy of a zygote; "monitor", the program
+     * answers; "running", the virtual CPUs run, and of a clone: its state is loaded. May be NULL.
+     */
     void (*mark)(const char *name, void *arg);
+    /* The zygote cannot be copied, and the template is loaded; `why` is a sentence. During start().
+     */
+    void (*not_copied)(const char *why, void *arg);
     /* What is under a disk has no room for what the guest writes, or fails: the virtual CPUs are
      * frozen, and the write is tried again by resume(). */
     void (*disk_failed)(void *arg);
@@ -125,6 +137,9 @@ struct hyper_ops {
     /* Stops a template for ever and writes its state to `fd` (the driver makes its own copy). Its
      * memory is then in its file, and it is of no more use: quit() is next. */
     void (*freeze)(struct hyper *h, int fd, hyper_done *done, void *arg);
+    /* The last that is asked of a zygote, when its guest is frozen: stops its virtual CPUs, and
+     * lets go of the files of its writable slots. From now on it can be copied. */
+    void (*settle)(struct hyper *h, hyper_done *done, void *arg);
     /* Freezes and thaws the virtual CPUs. */
     void (*pause)(struct hyper *h, hyper_done *done, void *arg);
     void (*resume)(struct hyper *h, hyper_done *done, void *arg);

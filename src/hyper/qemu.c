@@ -13,6 +13,7 @@
 #include "base/str.h"
 #include "hyper/qemu_args.h"
 #include "hyper/qemu_int.h"
+#include "hyper/zygote.h"
 
 enum {
     TSC_TRIES = 5,
@@ -69,12 +70,13 @@ static char *stderr_tail(void)
     return xstrdup(text);
 }
 
-static void qemu_ended(int status, void *arg)
+void qemu_ended(int status, void *arg)
 {
     struct hyper *h = arg;
     CLEANUP_FREE char *tail = stderr_tail();
-    CLEANUP_FREE char *how = status > 128 ? str_printf("was killed by signal %d", status - 128)
-                                          : str_printf("exited with status %d", status);
+    CLEANUP_FREE char *how = status == CHILD_STATUS_UNKNOWN ? xstrdup("has ended")
+                             : status > 128 ? str_printf("was killed by signal %d", status - 128)
+                                            : str_printf("exited with status %d", status);
     CLEANUP_FREE char *why =
         h->failed ? xstrdup(h->failed) : str_printf("QEMU %s%s%s", how, *tail ? ": " : "", tail);
 
@@ -164,9 +166,9 @@ static void fds_close(int *fds, size_t count)
 }
 
 /* Only a clone's memory is a file in which no holes are. */
-static bool needs_discard(const struct hyper_spec *spec)
+static bool needs_module(const struct hyper_spec *spec)
 {
-    return spec->origin == HYPER_CLONE && !str_empty(spec->discard);
+    return spec->origin == HYPER_CLONE && (spec->memory_return || spec->zygote);
 }
 
 /* QEMU's descriptors in theirs[], in the order of QEMU_FD_…; our ends in ours[]. */
@@ -187,8 +189,10 @@ static int fds_open(const struct hyper_spec *spec, int theirs[QEMU_FD_MAX], int 
         theirs[QEMU_FD_SHARE] = fcntl(spec->share_fd, F_DUPFD_CLOEXEC, 0);
     if (spec->origin != HYPER_COLD)
         theirs[QEMU_FD_MEMORY] = fcntl(spec->memory_fd, F_DUPFD_CLOEXEC, 0);
-    if (needs_discard(spec) &&
-        file_open(spec->discard, "module", &theirs[QEMU_FD_DISCARD], ret_error) < 0)
+    if (needs_module(spec) &&
+        file_open(spec->module, "module", &theirs[QEMU_FD_MODULE], ret_error) < 0)
+        return -1;
+    if (spec->zygote && zygote_listen(&theirs[QEMU_FD_ZYGOTE], ret_error) < 0)
         return -1;
     if (qemu_resumes(spec))
         return 0; /* its kernel is in its memory */
@@ -224,21 +228,23 @@ static unsigned tsc_khz(void)
     return (unsigned)((end - begin) * 1000000 / (end_ns - begin_ns));
 }
 
-/* Ours, with husk-discard.so loaded before all others; the vector is the caller's. */
-static char **environment_make(void)
+/* Ours, with husk-qemu.so loaded before all others; the vector is the caller's. */
+static char **environment_make(const struct hyper_spec *spec)
 {
     char **variables = NULL;
     for (char **v = environ; *v; v++)
         if (!str_starts(*v, PRELOAD "="))
             strv_push(&variables, *v);
-    strv_push_take(&variables, str_printf(PRELOAD "=/proc/self/fd/%d", QEMU_FD_DISCARD));
+    strv_push_take(&variables, str_printf(PRELOAD "=/proc/self/fd/%d", QEMU_FD_MODULE));
+    if (spec->zygote)
+        strv_push_take(&variables, str_printf(ZYGOTE_VARIABLE "=%d", QEMU_FD_ZYGOTE));
     return variables;
 }
 
 static int qemu_spawn(struct hyper *h, const struct hyper_spec *spec, const int *fds,
                       struct error **ret_error)
 {
-    CLEANUP_STRV char **args = NULL, **env = needs_discard(spec) ? environment_make() : NULL;
+    CLEANUP_STRV char **args = NULL, **env = needs_module(spec) ? environment_make(spec) : NULL;
     unsigned khz = qemu_resumes(spec) ? 0 : tsc_khz(); /* the clone's kernel knows it */
     if (qemu_args_build(spec, khz, &args, ret_error) < 0)
         return -1;
@@ -281,8 +287,10 @@ static struct hyper *hyper_new(struct loop *loop, const struct hyper_spec *spec,
     h->layout = spec->layout;
     h->cpus = qemu_cpus_at_start(spec);
     h->cpu_type = str_eq(spec->accel, "kvm") ? "host-x86_64-cpu" : "max-x86_64-cpu";
-    for (unsigned i = 0; i < spec->disk_count; i++)
+    for (unsigned i = 0; i < spec->disk_count; i++) {
         h->read_only |= (uint32_t)spec->disks[i].read_only << i;
+        h->filled |= (uint32_t)(spec->disks[i].fd >= 0) << i;
+    }
     return h;
 }
 
@@ -297,7 +305,8 @@ static int qemu_start(struct loop *loop, const struct hyper_spec *spec,
         return -1;
     struct hyper *h = hyper_new(loop, spec, events, arg);
     int r = fds_open(spec, theirs, ours, ret_error);
-    if (r == 0)
+    bool copied = r == 0 && zygote_copy(h, spec, theirs);
+    if (r == 0 && !copied)
         r = qemu_spawn(h, spec, theirs, ret_error);
     fds_close(theirs, QEMU_FD_MAX);
     if (r < 0) {
@@ -306,8 +315,10 @@ static int qemu_start(struct loop *loop, const struct hyper_spec *spec,
         return -1;
     }
     h->awaits = timer_new(loop, op_late, h);
-    h->qmp = qmp_new(loop, ours[0], &monitor_events, h);
-    if (qemu_resumes(spec))
+    h->qmp = qmp_new(loop, ours[0], copied, &monitor_events, h);
+    if (copied)
+        zygote_begin_copy(h, spec);
+    else if (qemu_resumes(spec))
         qemu_clone(h, spec->state_fd);
     *ret_ends = (struct hyper_ends){.agent = ours[1], .console = ours[2]};
     *ret = h;
@@ -323,6 +334,7 @@ const struct hyper_ops hyper_qemu = {
     .disk_forget = qemu_disk_forget,
     .grow = qemu_grow,
     .freeze = qemu_freeze,
+    .settle = qemu_settle,
     .pause = qemu_pause,
     .resume = qemu_resume,
     .quit = qemu_quit,

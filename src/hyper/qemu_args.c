@@ -33,6 +33,8 @@ enum when {
     SCSI = 262144,
     SHARE = 524288,
     RETURNS = 1048576, /* what the guest frees goes back to the host */
+    ZYGOTE = 2097152,
+    ALONE = 4194304, /* no zygote */
 };
 
 static const struct arg_row {
@@ -151,7 +153,7 @@ static unsigned conditions_of_origin(const struct hyper_spec *spec)
     return (cold ? COLD : MEMORY_FILE) | (cold && spec->share_fd >= 0 ? SHARE : 0) |
            (qemu_resumes(spec) ? RESUMED : BOOT) | (!cold && l->cpus_max ? CPUS_GROW : CPUS_FIXED) |
            (!cold && l->memory_max_bytes > l->base_bytes ? MEMORY_GROWS : MEMORY_FIXED) |
-           (str_empty(spec->discard) ? 0 : RETURNS);
+           (spec->memory_return ? RETURNS : 0) | (spec->zygote ? ZYGOTE : ALONE);
 }
 
 static int growth_check(const struct hyper_spec *spec, unsigned have, struct error **ret_error)

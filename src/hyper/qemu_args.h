@@ -10,10 +10,11 @@ enum {
     QEMU_FD_AGENT,
     QEMU_FD_CONSOLE,
     QEMU_FD_KERNEL,
+    QEMU_FD_ZYGOTE = QEMU_FD_KERNEL, /* one that goes on needs no kernel */
     QEMU_FD_INITRD,
     QEMU_FD_MEMORY,
     QEMU_FD_SHARE = QEMU_FD_MEMORY, /* a VM that boots cold has no file for its memory */
-    QEMU_FD_DISCARD,                /* husk-discard.so */
+    QEMU_FD_MODULE,                 /* husk-qemu.so */
     QEMU_FD_DISK,                   /* the first one */
     QEMU_FD_MAX = QEMU_FD_DISK + HYPER_BOOT_DISKS_MAX
 };
@@ -22,9 +23,9 @@ enum {
  * larger one without more than 32 bits for a block's number. */
 #define QEMU_SLOT_SIZE (UINT64_C(16) << 40)
 
-/* Virtual CPUs that are there before it grows. */
 /* Whether it goes on where a template was frozen, instead of booting. */
 bool qemu_resumes(const struct hyper_spec *spec);
+/* Virtual CPUs that are there before it grows. */
 unsigned qemu_cpus_at_start(const struct hyper_spec *spec);
 
 /* tsc_khz: of the host, for guests whose CPU is emulated: they see the host's counter, and may fail

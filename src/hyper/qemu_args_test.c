@@ -14,8 +14,9 @@
 
 static struct hyper_spec shape(const char *machine, const char *accel, unsigned disks)
 {
-    static const struct hyper_disk two[] = {{"image", 10, true, false},
-                                            {"layer", 11, false, false}};
+    static const struct hyper_disk two[] = {
+        {.path = "image", .fd = 10, .read_only = true, .scsi = false},
+        {.path = "layer", .fd = 11, .read_only = false, .scsi = false}};
     return (struct hyper_spec){.vm = "vm-0123456789",
                                .machine = machine,
                                .accel = accel,
@@ -26,7 +27,7 @@ static struct hyper_spec shape(const char *machine, const char *accel, unsigned 
                                .initrd = "initramfs.cpio",
                                .append = "debug",
                                .user = "",
-                               .discard = "/usr/libexec/husk/husk-discard.so",
+                               .memory_return = true,
                                .share_fd = -1,
                                .disks = two,
                                .disk_count = disks};
@@ -37,12 +38,13 @@ static struct hyper_spec shape(const char *machine, const char *accel, unsigned 
 static struct hyper_spec shape_of_template(const char *machine, const char *accel,
                                            enum hyper_origin origin)
 {
-    static const struct hyper_disk empty[] = {{"", -1, true, false},
-                                              {"", -1, true, true},
-                                              {"", -1, false, false}},
-                                   filled[] = {{"image", 10, true, false},
-                                               {"", -1, true, true},
-                                               {"layer", 11, false, false}};
+    static const struct hyper_disk
+        empty[] = {{.path = "", .fd = -1, .read_only = true, .scsi = false},
+                   {.path = "", .fd = -1, .read_only = true, .scsi = true},
+                   {.path = "", .fd = -1, .read_only = false, .scsi = false}},
+        filled[] = {{.path = "image", .fd = 10, .read_only = true, .scsi = false},
+                    {.path = "", .fd = -1, .read_only = true, .scsi = true},
+                    {.path = "layer", .fd = 11, .read_only = false, .scsi = false}};
     struct hyper_spec spec = shape(machine, accel, 3);
     bool grows = str_eq(machine, "q35");
     spec.origin = origin;
@@ -129,12 +131,24 @@ static void templates_and_clones_have_theirs(void **state)
             }
 }
 
+static void a_zygote_is_a_clone_that_may_fork(void **state)
+{
+    const char *dir = getenv("HUSK_GOLDEN");
+    if (!dir)
+        skip();
+    struct hyper_spec spec = shape_of_template("q35", "tcg", HYPER_CLONE);
+    spec.zygote = true;
+    CLEANUP_FREE char *path = str_printf("%s/qemu-q35-tcg-zygote", dir);
+    CLEANUP_FREE char *text = text_of(&spec);
+    golden_compare(path, text);
+}
+
 static void memory_is_given_back_only_if_that_is_wanted(void **state)
 {
     struct hyper_spec spec = shape("q35", "tcg", 0);
     CLEANUP_FREE char *with = text_of(&spec);
     assert_non_null(strstr(with, "virtio-balloon-pci,free-page-reporting=on"));
-    spec.discard = "";
+    spec.memory_return = false;
     CLEANUP_FREE char *without = text_of(&spec);
     assert_null(strstr(without, "balloon"));
 }
@@ -167,6 +181,7 @@ int main(void)
         cmocka_unit_test(every_shape_has_its_golden_command_line),
         cmocka_unit_test(a_vm_with_files_served_shares_its_memory),
         cmocka_unit_test(templates_and_clones_have_theirs),
+        cmocka_unit_test(a_zygote_is_a_clone_that_may_fork),
         cmocka_unit_test(memory_is_given_back_only_if_that_is_wanted),
         cmocka_unit_test(what_is_not_known_is_refused_by_name),
     };

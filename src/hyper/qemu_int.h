@@ -12,6 +12,7 @@
 #include "hyper/hyper.h"
 #include "hyper/qmp.h"
 
+struct batch;
 struct op;
 
 enum verdict { NOT_OURS, ARRIVED, FAILED };
@@ -63,14 +64,24 @@ struct hyper {
     struct hyper_layout layout;
     const char *cpu_type; /* of CPUs that are plugged in */
     uint32_t read_only;   /* bit n: disk n is */
+    uint32_t filled;      /* bit n: it had a file at the start */
     unsigned cpus;        /* that it has, or will have when what was asked is done */
     char *failed;         /* why we end it; NULL: not we */
 };
+
+/* ---- qemu.c --------------------------------------------------------------------------------- */
+
+/* Its process has; `arg` is the hyper. */
+void qemu_ended(int status, void *arg);
 
 /* ---- qemu_op.c ------------------------------------------------------------------------------ */
 
 /* Stands in line with a copy of `op`. */
 void op_start(struct hyper *h, struct op op);
+/* For so many operations that are one request: batch_done() is the `done` of each, and the last one
+ * answers for all, with the first error. */
+struct batch *batch_new(unsigned count, hyper_done *done, void *arg);
+void batch_done(const struct error *error, void *batch);
 /* An event came. */
 void op_event(struct hyper *h, const char *name, const json_t *data);
 /* QEMU has ended: nothing is awaited any more. */
@@ -93,5 +104,19 @@ void qemu_disk_forget(struct hyper *h, unsigned number, hyper_done *done, void *
 void qemu_clone(struct hyper *h, int state_fd);
 void qemu_grow(struct hyper *h, uint64_t memory_bytes, unsigned cpus, hyper_done *done, void *arg);
 void qemu_freeze(struct hyper *h, int fd, hyper_done *done, void *arg);
+/* Of an operation on the way to a clone's first instruction: if it failed the VM ends. `arg` is the
+ * hyper. */
+void qemu_clone_done(const struct error *error, void *arg);
+
+/* ---- qemu_zygote.c -------------------------------------------------------------------------- */
+
+/* The door of a zygote in the present directory. */
+int zygote_listen(int *ret_fd, struct error **ret_error);
+/* Has the VM's process made by a zygote, with QEMU's descriptors as QEMU_FD_… has them. False:
+ * there is none, or (the events tell) it could not. Waits for the answer. */
+bool zygote_copy(struct hyper *h, const struct hyper_spec *spec, const int *fds);
+/* What a copy is told before it runs. */
+void zygote_begin_copy(struct hyper *h, const struct hyper_spec *spec);
+void qemu_settle(struct hyper *h, hyper_done *done, void *arg);
 
 #endif

@@ -82,6 +82,34 @@ void op_start(struct hyper *h, struct op op)
         op_advance(o);
 }
 
+/* ---- several -------------------------------------------------------------------------------- */
+
+struct batch {
+    unsigned open;
+    struct error *error;
+    hyper_done *done;
+    void *arg;
+};
+
+struct batch *batch_new(unsigned count, hyper_done *done, void *arg)
+{
+    struct batch *batch = xcalloc(1, sizeof(*batch));
+    *batch = (struct batch){.open = count, .done = done, .arg = arg};
+    return batch;
+}
+
+void batch_done(const struct error *error, void *arg)
+{
+    struct batch *batch = arg;
+    if (error && !batch->error)
+        error_set(&batch->error, error->kind, 0, "%s", error->message);
+    if (--batch->open)
+        return;
+    batch->done(batch->error, batch->arg);
+    error_free(batch->error);
+    free(batch);
+}
+
 /* ---- events --------------------------------------------------------------------------------- */
 
 static void awaits_end(struct hyper *h)

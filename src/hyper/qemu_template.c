@@ -118,7 +118,7 @@ static void resume_late(const struct op *op, struct error **ret_error)
 static const struct awaited resumed = {"RESUME", resume_judge, CLONE_DEADLINE_MS, resume_late};
 static const struct step clone_steps[] = {{.until = &resumed}};
 
-static void clone_loaded(const struct error *error, void *arg)
+void qemu_clone_done(const struct error *error, void *arg)
 {
     struct hyper *h = arg;
     if (error && h->child)
@@ -136,7 +136,7 @@ void qemu_clone(struct hyper *h, int state_fd)
     op_start(h, (struct op){.steps = clone_steps,
                             .step_count = ARRAY_SIZE(clone_steps),
                             .fd = -1,
-                            .done = clone_loaded,
+                            .done = qemu_clone_done,
                             .arg = h});
 }
 
@@ -157,26 +157,6 @@ static json_t *cpu_arguments(const struct op *op)
 
 static const struct step memory_steps[] = {{.command = "qom-set", .arguments = memory_arguments}};
 static const struct step cpu_steps[] = {{.command = "device_add", .arguments = cpu_arguments}};
-
-/* One operation for each CPU: the last one answers for all. */
-struct growth {
-    unsigned open;
-    struct error *error;
-    hyper_done *done;
-    void *arg;
-};
-
-static void grown(const struct error *error, void *arg)
-{
-    struct growth *g = arg;
-    if (error && !g->error)
-        error_set(&g->error, error->kind, 0, "%s", error->message);
-    if (--g->open)
-        return;
-    g->done(g->error, g->arg);
-    error_free(g->error);
-    free(g);
-}
 
 static int growth_check(const struct hyper *h, uint64_t memory_bytes, unsigned cpus,
                         struct error **ret_error)
@@ -202,10 +182,9 @@ void qemu_grow(struct hyper *h, uint64_t memory_bytes, unsigned cpus, hyper_done
         done(error, arg);
         return;
     }
-    struct growth *g = xcalloc(1, sizeof(*g));
-    *g = (struct growth){.open = cpus - first + more_memory, .done = done, .arg = arg};
+    struct batch *batch = batch_new(cpus - first + more_memory, done, arg);
     h->cpus = cpus;
-    struct op op = {.fd = -1, .done = grown, .arg = g, .step_count = 1};
+    struct op op = {.fd = -1, .done = batch_done, .arg = batch, .step_count = 1};
     op.steps = cpu_steps;
     for (op.number = first; op.number < cpus; op.number++)
         op_start(h, op);

@@ -361,7 +361,8 @@ static void deadline_passed(void *arg)
     qmp_leave(qmp);
 }
 
-struct qmp *qmp_new(struct loop *loop, int fd, const struct qmp_events *events, void *arg)
+struct qmp *qmp_new(struct loop *loop, int fd, bool greeted, const struct qmp_events *events,
+                    void *arg)
 {
     struct qmp *qmp = xcalloc(1, sizeof(*qmp));
     qmp->loop = loop;
@@ -372,7 +373,8 @@ struct qmp *qmp_new(struct loop *loop, int fd, const struct qmp_events *events, 
     qmp->pending_end = &qmp->pending;
     qmp->timer = timer_new(loop, deadline_passed, qmp);
     qmp->watch = watch_new(loop, fd, WATCH_READ, socket_ready, qmp);
-    buf_append_str(&qmp->out, "{\"execute\":\"qmp_capabilities\",\"id\":0}\n");
+    if (!greeted)
+        buf_append_str(&qmp->out, "{\"execute\":\"qmp_capabilities\",\"id\":0}\n");
     qmp_flush(qmp);
     return qmp;
 }

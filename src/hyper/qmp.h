@@ -8,6 +8,7 @@
 #define HUSK_HYPER_QMP_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -49,8 +50,9 @@ struct qmp_events {
 
 typedef void qmp_done(const json_t *value, const struct error *error, void *arg);
 
-/* Takes over fd. */
-struct qmp *qmp_new(struct loop *loop, int fd, const struct qmp_events *events, void *arg);
+/* Takes over fd. `greeted`: somebody in whose place we are now has agreed to the capabilities. */
+struct qmp *qmp_new(struct loop *loop, int fd, bool greeted, const struct qmp_events *events,
+                    void *arg);
 /* Takes over `arguments` (NULL: none). `fd` (-1: none) is sent along and stays the caller's. */
 void qmp_send(struct qmp *qmp, const char *command, json_t *arguments, int fd, qmp_done *done,
               void *arg);

@@ -99,7 +99,7 @@ static struct scene *scene_new(void)
     assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
     s->loop = loop_new();
     s->qemu = pair[1];
-    s->qmp = qmp_new(s->loop, pair[0], &events, s);
+    s->qmp = qmp_new(s->loop, pair[0], false, &events, s);
     s->watch = watch_new(s->loop, s->qemu, WATCH_READ, heard, s);
     s->timer = timer_new(s->loop, impatient, s);
     timer_set(s->timer, PATIENCE_MS);

@@ -31,6 +31,7 @@ struct pod pod;
 
 static struct container *containers;
 static uint32_t pod_clear_seq; /* 0: none is under way */
+static bool pod_was_rehearsal;
 static struct alarm pod_alarm;
 static uint64_t pod_deadline_ms;
 
@@ -405,8 +406,10 @@ static void pod_look(struct alarm *alarm)
     CLEANUP_ERROR struct error *error = NULL;
     uint32_t seq = pod_clear_seq;
 
-    slots_give_up();
-    cgroup_kill_all();
+    if (!pod_was_rehearsal) {
+        slots_give_up();
+        cgroup_kill_all();
+    }
     if (!pod_sweep()) {
         if (now_ms() < pod_deadline_ms) {
             alarm_set(alarm, CLEAR_LOOK_MS, pod_look);
@@ -449,13 +452,13 @@ void containers_settle(void)
         sync();
 }
 
-void pod_clear(uint32_t seq)
+void pod_clear(const struct wire_pod_clear *message)
 {
     CLEANUP_ERROR struct error *error = NULL;
 
     if (pod_clear_seq) {
         error_set(&error, ERROR_BUSY, 0, "the pod is being cleared");
-        serve_reply(seq, error);
+        serve_reply(message->seq, error);
         return;
     }
     error_set(&error, ERROR_CANCELLED, 0, "the pod is being cleared");
@@ -466,7 +469,8 @@ void pod_clear(uint32_t seq)
     }
     process_discard(NULL);
     pod_forget();
-    pod_clear_seq = seq;
+    pod_clear_seq = message->seq;
+    pod_was_rehearsal = message->rehearsed;
     pod_deadline_ms = now_ms() + CLEAR_DEADLINE_MS;
     pod_look(&pod_alarm);
 }

@@ -50,7 +50,7 @@ extern struct pod pod;
 void pod_copy(const struct wire_pod_setup *message);
 void pod_setup(const struct wire_pod_setup *message);
 /* Ends and clears every container; answers `seq` when that is done. */
-void pod_clear(uint32_t seq);
+void pod_clear(const struct wire_pod_clear *message);
 /* Every container's layer is on its disk, whole and clean, when it returns; nobody can write to it
  * any more. Their processes are gone. */
 void containers_settle(void);

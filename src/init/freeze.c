@@ -47,6 +47,8 @@ static void freeze_look(struct alarm *alarm)
 /* A slot whose root is that of the image's next container. */
 static int slot_prepare(const struct wire_freeze *m, bool warmed, struct error **ret_error)
 {
+    if (m->warm)
+        slots_warm();
     if (str_empty(m->layer_disk))
         return 0;
     CLEANUP_FREE char *image = disk_find(m->image_disk);

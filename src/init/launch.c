@@ -508,12 +508,14 @@ _Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_req
         refuse(error);
     if (request->rooted)
         slot_read_ahead(request);
-    if (request->warmed)
-        warm_shell();
-    status_send(&status, STATUS_FD, layer);
-    fd_closep(&layer);
-    if (recv(STATUS_FD, &go, sizeof(go), 0) != sizeof(go))
-        _exit(0);
+    for (go = request->warmed ? SLOT_WARM : SLOT_WAIT; go != SLOT_START;) {
+        if (go == SLOT_WARM)
+            warm_shell();
+        status_send(&status, STATUS_FD, layer);
+        fd_closep(&layer);
+        if (recv(STATUS_FD, &go, sizeof(go), 0) != sizeof(go))
+            _exit(0);
+    }
     launch_request(request);
 }
 

@@ -64,8 +64,15 @@ struct launch_request {
     uint8_t bytes[]; /* the payloads of CTR_START and of POD_SETUP; first, if rooted, of FREEZE */
 };
 
-/* Prepares what it can, and waits for a byte on the status socket: then the request is there. Of a
- * rooted slot the devices and `rooted` are there before. */
+/* What a slot is told by a byte on its status socket. */
+enum {
+    SLOT_START, /* the request is there */
+    SLOT_WARM,  /* the image's shell is run ahead, once more; the slot then says that it is ready */
+    SLOT_WAIT,  /* never sent */
+};
+
+/* Prepares what it can, says that it is ready, and waits to be told. Of a rooted slot the devices
+ * and `rooted` are there before. */
 _Noreturn void launch_slot(const struct launch_fds *fds, const struct launch_request *request);
 /* How the first process of a container is launched. */
 struct launch launch_of(struct container *c);

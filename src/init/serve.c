@@ -219,4 +219,4 @@ static void serve_greeted(void)
     container_forget_credit();
 }
 
-const struct port_ops serve_ops = {serve_frame, serve_greeted};
+const struct port_ops serve_ops = {serve_frame, process_stdin_over, serve_greeted};

@@ -304,6 +304,20 @@ static bool request_write(struct launch_request *r, const struct container *c)
     return true;
 }
 
+static bool slot_tell(const struct slot *s, char what)
+{
+    return send(s->ends.ours[END_STATUS], &what, 1, MSG_NOSIGNAL) == 1;
+}
+
+void slots_warm(void)
+{
+    for (struct slot *s = slots; s; s = s->next) {
+        slot_listen(s);
+        if (s->ready && s->request->rooted)
+            s->ready = !slot_tell(s, SLOT_WARM);
+    }
+}
+
 static bool has_layer_of(const struct slot *s, const struct container *c)
 {
     return s->request->rooted && str_eq(s->request->layer_device, c->layer_device);
@@ -335,8 +349,7 @@ static void slots_yield(const struct container *c)
 
 static bool slot_use(struct slot *s, struct container *c, const struct launch *launch)
 {
-    if (!process_room(NULL) || !request_write(s->request, c) ||
-        send(s->ends.ours[END_STATUS], "", 1, MSG_NOSIGNAL) != 1)
+    if (!process_room(NULL) || !request_write(s->request, c) || !slot_tell(s, SLOT_START))
         return false;
     process_adopt(launch, c->stream, c->start.seq, s->pid, &s->ends, NULL);
     c->group = fd_take(&s->group);

@@ -23,6 +23,9 @@ void slots_give_up(void);
 struct root;
 int slots_fill_rooted(const struct root *root, const struct wire_freeze *message, bool warmed,
                       struct error **ret_error);
+/* In those that have a root its shell is run ahead: where the guest goes on after it was cloned
+ * what ran before is not translated any more. */
+void slots_warm(void);
 /* Empties the journals of rooted slots' layers: their disks are then as the kernel believes them to
  * be, and good for anybody. ERROR_STATE if the rooted slot that was to be is not. */
 int slots_flush(struct error **ret_error);

@@ -118,6 +118,17 @@ static int world_seal(char *const *directories, struct error **ret_error)
     return rc;
 }
 
+int confine_rules(int *ret_fd, struct error **ret_error)
+{
+    size_t size;
+    const struct ruleset rights = rights_known(&size);
+
+    *ret_fd = rights.files ? (int)syscall(SYS_landlock_create_ruleset, &rights, size, 0) : -1;
+    if (rights.files && *ret_fd < 0)
+        return error_set(ret_error, ERROR_IO, errno, "make a ruleset");
+    return 0;
+}
+
 /* ---- capabilities --------------------------------------------------------------------------- */
 
 /* The bounding set first: dropping from it is itself a privilege. */

@@ -18,6 +18,11 @@
  * all the same. */
 int confine(char *const *directories, struct error **ret_error);
 
+/* Rules of landlock(7) by which a process writes, makes and removes nothing in a file system, as
+ * the kernel knows them, and is alone as above; for a process that is not ours. *ret_fd is -1
+ * if it knows of none. */
+int confine_rules(int *ret_fd, struct error **ret_error);
+
 /* For husk-share (share.h), under root: leaves it what mounting, and serving files, needs. -1 and
  * errno if it fails. */
 int confine_share(void);

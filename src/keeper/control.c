@@ -195,6 +195,11 @@ static void layers_let_go(struct keeper *k)
 static int on_layer_freeze(struct call *c, struct error **ret_error)
 {
     struct wire_layer_freeze message = c->m->layer_freeze;
+    struct container *ctr = container_find(c->k, message.ctr);
+    if (vm_check_usable(c->k, ret_error) < 0)
+        return -1;
+    if (ctr && ctr->state == CONTAINER_ENDED)
+        return container_clear_ask(ctr, message.seq, ret_error);
     if (layer_hold(c->k, message.ctr, true, ret_error) < 0)
         return -1;
     return guest_pass(c->k, message.seq, WIRE_LAYER_FREEZE, 0, &message, ret_error);
@@ -379,9 +384,15 @@ static void control_closed(struct conn *conn, const struct error *why, void *arg
         return;
     k->control = NULL;
     layers_let_go(k);
-    /* A template that is being made is of no use to the next huskd. */
-    if (!k->asked || k->stopping || k->mode == WIRE_BOOT_TEMPLATE)
+    /* A template that is being made is of no use to the next huskd, nor is a zygote. */
+    bool useless = k->mode == WIRE_BOOT_TEMPLATE || k->mode == WIRE_BOOT_ZYGOTE;
+    if (!k->asked || k->stopping) {
         loop_stop(k->loop);
+    } else if (useless) {
+        k->dismissed = true;
+        vm_break(k, "huskd has ended");
+        keeper_check_end(k);
+    }
 }
 
 static const struct conn_ops control_ops = {.frame = control_frame, .closed = control_closed};

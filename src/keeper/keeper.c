@@ -81,7 +81,7 @@ struct keeper *keeper_new(struct loop *loop, const char *vm, int listener)
     k->vm = xstrdup(vm);
     k->pod = xstrdup("");
     k->ops = &hyper_qemu;
-    k->state_fd = -1;
+    k->state_fd = k->rules = -1;
     k->listener = listener;
     k->exits_fd = open(EXITS_FILE, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
     if (k->exits_fd < 0)
@@ -142,11 +142,14 @@ void keeper_free(struct keeper *k)
         close(k->exits_fd);
     if (k->state_fd >= 0)
         close(k->state_fd);
+    if (k->rules >= 0)
+        close(k->rules);
     loop_set_turn_end(k->loop, NULL, NULL);
     free(k->vm);
     free(k->pod);
     free(k->placing);
     free(k->reason);
+    free(k->layer);
     free(k->broken);
     free(k->unshared);
     free(k->hyper_reason);

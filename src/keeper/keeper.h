@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "base/error.h"
 #include "hyper/hyper.h"
@@ -109,6 +110,10 @@ struct keeper {
     struct ask *freeze_asks;
     int state_fd; /* the file that takes the template's state; -1: it is not being frozen */
     bool frozen;  /* and all is written */
+    bool settled; /* a zygote that can be copied */
+    char *layer;  /* of a zygote: the path of the layer whose root it has ready; NULL: none */
+    struct timespec layer_time; /* same: when it was written to last, by us */
+    int rules; /* of landlock(7), for QEMUs that we have not started; -1: none. Set by main() */
 
     /* rehearsal.c */
     struct rehearsal *rehearsal; /* NULL: none is under way */
@@ -199,6 +204,10 @@ void vm_set_clock(struct keeper *k);
 int template_freeze(struct keeper *k, const struct wire_vm_freeze *m, struct error **ret_error);
 /* QEMU has ended: tells what has become of the freezing. */
 void template_gone(struct keeper *k, const struct error *why);
+/* A zygote begins, with these disks: whoever wrote to its layer, it must not have been the guest.
+ */
+int zygote_watch_layer(struct keeper *k, const struct hyper_disk *disks, unsigned count,
+                       struct error **ret_error);
 
 /* ---- rehearsal.c ---------------------------------------------------------------------------- */
 

@@ -27,7 +27,9 @@ enum {
     HEAP_KEPT = 1 << 20, /* bytes; what is free beyond goes back to the system at once, see below */
 };
 
-/* There is a keeper for each VM: what it does not use now it does not keep. */
+/* There is a keeper for each VM: what it does not use now it does not keep. But buffers of streams,
+ * which come and go with each piece, would cost more in page faults than the piece does: they go
+ * back when a stream ends, or its last client has left. */
 static void memory_limit(void)
 {
     mallopt(M_ARENA_MAX, 1);
@@ -56,16 +58,22 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     signal(SIGHUP, SIG_IGN);
 
-    CLEANUP_ERROR struct error *error = NULL, *unshared = NULL;
+    CLEANUP_ERROR struct error *error = NULL, *unshared = NULL, *failed = NULL;
     bool share = argc >= 2 + SHARE_ARGUMENTS && str_eq(argv[2], "--share");
     struct share_child child;
     if (share)
         share_fork(argv[3], argv[4], &child, &unshared);
     if (confine(argv + 2 + (share ? SHARE_ARGUMENTS : 0), &error) < 0)
         log_warning("not confined: %s", error_text(error));
+    int rules;
+    if (confine_rules(&rules, &failed) < 0) {
+        log_error("%s", error_text(failed));
+        return 1;
+    }
 
     struct loop *loop = loop_new();
     struct keeper *keeper = keeper_new(loop, argv[1], LISTENER_FD);
+    keeper->rules = rules;
     if (unshared)
         keeper->unshared = xstrdup(error_text(unshared));
     else if (share)

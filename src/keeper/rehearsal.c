@@ -109,7 +109,8 @@ static int next_stage(struct keeper *k, struct error **ret_error)
         if (r->ctr->code)
             return error_set(ret_error, ERROR_UNAVAILABLE, 0, "the container ended with %u",
                              r->ctr->code);
-        guest_request(k, WIRE_POD_CLEAR, 0, &(struct wire_pod_clear){0}, guest_answered, r);
+        guest_request(k, WIRE_POD_CLEAR, 0, &(struct wire_pod_clear){.rehearsed = true},
+                      guest_answered, r);
         return 0;
     case CLEARING:
         containers_forget(k);

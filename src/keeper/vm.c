@@ -38,6 +38,8 @@ int vm_check_usable(const struct keeper *k, struct error **ret_error)
         return error_set(ret_error, ERROR_STATE, 0, "the VM does not run yet");
     if (k->state_fd >= 0)
         return error_set(ret_error, ERROR_STATE, 0, "the VM is being made a template");
+    if (k->settled)
+        return error_set(ret_error, ERROR_STATE, 0, "the VM is a zygote");
     if (k->rehearsal)
         return error_set(ret_error, ERROR_BUSY, 0, "the VM rehearses");
     if (k->turned_off)
@@ -168,8 +170,16 @@ static void hyper_disk_failed(void *arg)
     vm_tell(k);
 }
 
-static const struct hyper_events hyper_events = {hyper_gone, hyper_shut_down, hyper_mark,
-                                                 hyper_disk_failed};
+static void hyper_not_copied(const char *why, void *arg)
+{
+    control_event(arg, LOG_LEVEL_WARNING, WIRE_EVENT_ZYGOTE_FAILED, why);
+}
+
+static const struct hyper_events hyper_events = {.gone = hyper_gone,
+                                                 .shut_down = hyper_shut_down,
+                                                 .mark = hyper_mark,
+                                                 .not_copied = hyper_not_copied,
+                                                 .disk_failed = hyper_disk_failed};
 
 void vm_link_ended(struct keeper *k, const struct error *why)
 {
@@ -245,12 +255,23 @@ static int mark_wipe(const struct hyper_disk *disks, unsigned count, struct erro
     return error_set(ret_error, ERROR_INVALID, 0, "no layer came with the template's image");
 }
 
+/* The first disks are those whose root the template has ready. */
+static int root_claim(struct keeper *k, struct hyper_disk *disks, unsigned count,
+                      struct error **ret_error)
+{
+    disks[0].inherited = true;
+    if (mark_wipe(disks, count, ret_error) < 0)
+        return -1;
+    return k->mode == WIRE_BOOT_ZYGOTE ? zygote_watch_layer(k, disks, count, ret_error) : 0;
+}
+
 static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memory_fd,
                        struct error **ret_error)
 {
     static const enum hyper_origin origins[] = {[WIRE_BOOT_COLD] = HYPER_COLD,
                                                 [WIRE_BOOT_CLONE] = HYPER_CLONE,
-                                                [WIRE_BOOT_TEMPLATE] = HYPER_TEMPLATE};
+                                                [WIRE_BOOT_TEMPLATE] = HYPER_TEMPLATE,
+                                                [WIRE_BOOT_ZYGOTE] = HYPER_CLONE};
     struct hyper_disk disks[HYPER_BOOT_DISKS_MAX];
     struct hyper_spec spec = {.vm = k->vm,
                               .machine = m->machine,
@@ -269,7 +290,11 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
                               .initrd = m->initrd,
                               .append = m->append,
                               .user = m->user,
-                              .discard = m->discard,
+                              .module = m->module,
+                              .memory_return = m->memory_return,
+                              .zygote = k->mode == WIRE_BOOT_ZYGOTE,
+                              .copy_of = m->copy_of,
+                              .rules_fd = k->rules,
                               .disks = disks};
     struct hyper_ends ends;
     const char *unshared = k->share ? share_failure(k->share) : k->unshared;
@@ -279,7 +304,7 @@ static int hyper_begin(struct keeper *k, const struct wire_vm_boot *m, int memor
     if (r == 0)
         r = disks_boot(k, m->disks, disks, &spec.disk_count, ret_error);
     if (r == 0 && m->rooted)
-        r = mark_wipe(disks, spec.disk_count, ret_error);
+        r = root_claim(k, disks, spec.disk_count, ret_error);
     if (r == 0)
         r = k->ops->start(k->loop, &spec, &hyper_events, k, &ends, &k->hyper, ret_error);
     for (unsigned i = 0; i < spec.disk_count; i++)
@@ -348,7 +373,7 @@ static void clone_begin(struct keeper *k, const struct wire_vm_boot *m)
 
 static int boot_check(const struct wire_vm_boot *m, struct error **ret_error)
 {
-    if (m->mode > WIRE_BOOT_TEMPLATE)
+    if (m->mode > WIRE_BOOT_ZYGOTE)
         return error_set(ret_error, ERROR_UNSUPPORTED, 0, "no VM starts in mode %u", m->mode);
     return 0;
 }
@@ -368,8 +393,8 @@ int vm_boot(struct keeper *k, const struct wire_vm_boot *m, int memory_fd, struc
     k->asked = true;
     k->memory_bytes = m->memory_bytes;
     k->mode = (enum wire_boot_mode)m->mode;
-    k->resumes =
-        m->mode == WIRE_BOOT_CLONE || (m->mode == WIRE_BOOT_TEMPLATE && !str_empty(m->state));
+    k->resumes = m->mode == WIRE_BOOT_CLONE || m->mode == WIRE_BOOT_ZYGOTE ||
+                 (m->mode == WIRE_BOOT_TEMPLATE && !str_empty(m->state));
     k->boot = timer_new(k->loop, boot_late, k);
     k->off = timer_new(k->loop, off_late, k);
     CLEANUP_ERROR struct error *error = NULL;
