@@ -11,7 +11,7 @@
 #include <utlist.h>
 
 #include "base/log.h"
-#include "exec/exec_int.h"
+#include "exec/template.h"
 
 enum { SNAPSHOT_DEADLINE_MS = 5000 };
 
@@ -123,9 +123,11 @@ static void clear_strangers(struct exec *exec)
     for (struct dirent *entry; directory && (entry = readdir(directory));) {
         const struct link *link = link_find(exec, entry->d_name);
         if (entry->d_name[0] == '.' || world_vm_by_id(exec->world, entry->d_name) ||
-            (link && link->makes_template))
+            (link && link->making))
             continue;
-        log_warning("vm '%s' is not known: it is ended", entry->d_name);
+        bool ours = str_starts(entry->d_name, TEMPLATE_VM) || str_starts(entry->d_name, ZYGOTE_VM);
+        log_write(ours ? LOG_LEVEL_DEBUG : LOG_LEVEL_WARNING, "vm '%s' is not known: it is ended",
+                  entry->d_name);
         link_kill_leftovers(exec, entry->d_name);
         strv_push_take(&strangers, path_of_vm(entry->d_name));
     }
@@ -140,7 +142,7 @@ static void drop_unknown_links(struct exec *exec)
 {
     struct link *link, *next;
     DL_FOREACH_SAFE(exec->links, link, next)
-        if (!world_vm_by_id(exec->world, link->vm) && !link->makes_template)
+        if (!world_vm_by_id(exec->world, link->vm) && !link->making)
             link_free(link);
 }
 
@@ -155,6 +157,7 @@ void exec_adopt(struct exec *exec, void (*done)(void *arg), void *arg)
         link->adopting = false; /* should it have been so: a former adoption came to nothing */
     drop_unknown_links(exec);
     clear_strangers(exec);
+    zygotes_tell(exec->templates);
     WORLD_FOREACH(struct vm, vm, exec->world, NOUN_VM)
         adopt_vm(exec, vm);
     adopt_one_done(exec);

@@ -1,8 +1,9 @@
 /* VM_SPAWN: from the line of those that wait to the guest's first word.
  *
- * A VM is cloned of a template if there is one that serves, and boots cold if not. When a clone
- * fails it boots cold in the same effect, and so does one under KVM that gives no sign of life:
- * the keeper is sent away, and when its connection has ended another one is started.
+ * A VM is a copy of a template's zygote if there is one, else loads the template if there is one
+ * that serves, and else boots cold. When one way fails the next slower one is gone in the same
+ * effect, and so is one under KVM that gives no sign of life: the keeper is sent away, and when its
+ * connection has ended another one is started.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -59,6 +60,7 @@ static bool boot_begin(struct link *link)
     }
     free(take(link->why_cold));
     link->rooted = REF_NONE;
+    link->copies_not = false;
     struct template *t = template_choose(exec, vm, &link->why_cold, &link->waits);
     if (link->waits)
         return false;
@@ -95,16 +97,22 @@ void boot_line_look(struct exec *exec)
     timer_set(exec->line, 0);
 }
 
+static void clone_over(struct link *link, bool hello)
+{
+    struct template *t = template_find(link->exec, link->template);
+    if (t && link->cloning)
+        template_clone_ends(t, hello);
+    link->cloning = false;
+}
+
 /* However it went: the next one may. */
 static void boot_over(struct link *link, bool hello)
 {
     struct exec *exec = link->exec;
-    struct template *t = template_find(exec, link->template);
     if (!link->booting)
         return;
     link->booting = false;
-    if (t && *link->template)
-        template_clone_ends(t, hello);
+    clone_over(link, hello);
     boot_line_look(exec);
     templates_look(exec->templates);
 }
@@ -119,6 +127,9 @@ static void spawn_finished(struct link *link, const struct error *error)
                                    .qemu_pid = link->qemu_pid,
                                    .template = *link->template ? link->template : NULL};
     struct template *blamed = template_find(link->exec, link->blamed);
+    struct template *t = template_find(link->exec, link->template);
+    if (t && link->copies && !error)
+        zygote_praise(t->zygote);
     if (blamed && error)
         template_absolve(blamed);
     else if (blamed)
@@ -186,7 +197,8 @@ void boot_message(const struct exec *exec, const char *accel, struct wire_vm_boo
         .initrd = config->initrd,
         .append = config->kernel_append,
         .user = config->qemu_user,
-        .discard = config->discard,
+        .module = config->module,
+        .memory_return = config->memory_return,
         .cpus_max = template_may_grow(config) ? template_cpus_max(config, accel) : 0,
         .memory_max_bytes = template_may_grow(config) ? config->memory_max_bytes : 0,
     };
@@ -229,15 +241,65 @@ static void clone_failed(struct link *link, const char *why)
     CLEANUP_FREE char *message =
         str_printf("template '%s': %s; it boots cold instead", link->template, why);
     log_warning("vm '%s': a clone failed: %s", link->vm, message);
-    if (t) {
-        template_clone_ends(t, false);
+    clone_over(link, false);
+    if (t)
         template_blame(t, why);
-    }
     snprintf(link->blamed, sizeof(link->blamed), "%s", link->template);
     link->template[0] = '\0';
     link->rooted = REF_NONE;
     if (ref_is(link->ref))
         core_vm_event(exec_core(exec), link->ref, "CloneFailed", message);
+}
+
+/* The zygote is not used again until there is another one; the VM is cloned of the template. */
+static void copy_failed(struct link *link, const char *why)
+{
+    struct exec *exec = link->exec;
+    struct template *t = template_find(exec, link->template);
+    CLEANUP_FREE char *reason = str_printf("a copy of it failed: %s", why);
+    CLEANUP_FREE char *message = str_printf(
+        "the zygote of template '%s': %s; the template is loaded instead", link->template, why);
+    log_warning("vm '%s': %s", link->vm, message);
+    if (t)
+        zygote_blame(t->zygote, reason);
+    link->copies = false;
+    link->copies_not = true;
+    if (ref_is(link->ref))
+        core_vm_event(exec_core(exec), link->ref, WIRE_EVENT_ZYGOTE_FAILED, message);
+}
+
+/* The keeper has loaded the template already. */
+void boot_not_copied(struct link *link, const char *why)
+{
+    if (link->copies)
+        copy_failed(link, why);
+}
+
+/* The template for what was to be a copy: a generic one, if the guest of the copy may have written
+ * to the layer. No guest in which that is mounted already would know of it. */
+static void template_choose_loaded(struct link *link)
+{
+    const struct template *t = template_find(link->exec, link->template);
+    if (t && ref_is(link->rooted))
+        t = template_find_base(link->exec, t->base_bytes);
+    bool ready = t && t->state == TEMPLATE_READY;
+    link->rooted = REF_NONE;
+    snprintf(link->template, sizeof(link->template), "%s", ready ? t->id : "");
+    if (!ready)
+        str_set(&link->why_cold, "a copy of a zygote failed, and no template serves");
+}
+
+/* Once the keeper's connection has ended it is tried in a slower way. */
+static void boot_slower(struct link *link, const char *why)
+{
+    if (link->copies) {
+        copy_failed(link, why);
+        clone_over(link, false); /* it begins once more */
+        template_choose_loaded(link);
+    } else {
+        clone_failed(link, why);
+    }
+    boot_again(link);
 }
 
 static void boot_replied(const struct error *error, uint64_t value, void *arg)
@@ -247,8 +309,7 @@ static void boot_replied(const struct error *error, uint64_t value, void *arg)
         return; /* a keeper that died: it is booted again already */
     if (error && link->listed && link->conn && link->spawn) {
         if (*link->template) {
-            clone_failed(link, error_text(error));
-            boot_again(link);
+            boot_slower(link, error_text(error));
             return;
         }
         if (boot_failed_by_kvm(link, error)) {
@@ -263,10 +324,8 @@ bool boot_link_closed(struct link *link)
 {
     struct exec *exec = link->exec;
     const struct vm *vm = world_vm(exec->world, link->ref);
-    if (vm && link->spawn && link->booting && *link->template) {
-        clone_failed(link, "its keeper ended unexpectedly");
-        boot_again(link);
-    }
+    if (vm && link->spawn && link->booting && *link->template && !link->retry)
+        boot_slower(link, "its keeper ended unexpectedly");
     bool again = link->retry && vm && link->spawn;
     if (again) {
         link_kill_leftovers(exec, link->vm);
@@ -305,11 +364,12 @@ static void boot(struct link *link, const struct vm *vm)
     const struct pod *pod = world_pod(exec->world, vm->pod);
     const struct container *rooted = world_ctr(exec->world, link->rooted);
     CLEANUP_STRV char **disks = boot_disks(exec, vm, rooted);
-    CLEANUP_FREE char *path = NULL, *state = NULL;
+    CLEANUP_FREE char *path = NULL, *state = NULL, *zygote = NULL;
     const char *reason;
     struct template *t = *link->template ? template_find(exec, link->template) : NULL;
     struct wire_vm_boot message;
     int memory = -1;
+    link->copies = false;
     link->accel = exec_accel(exec, &reason);
     bool may_fall_back = str_eq(config->accel, "auto") && str_eq(link->accel, "kvm");
     boot_message(exec, link->accel, &message);
@@ -326,8 +386,12 @@ static void boot(struct link *link, const struct vm *vm)
         message.state = state = str_printf("%s/state", path);
         message.rooted = rooted != NULL;
         message.boot_deadline_ms = config->clone_deadline_ms;
+        link->copies = zygote_is_ready(t->zygote) && !link->copies_not;
+        if (link->copies)
+            message.copy_of = zygote = zygote_directory(t->zygote);
         memory = fcntl(t->memory, F_DUPFD_CLOEXEC, 0);
         template_clone_begins(t);
+        link->cloning = true;
     }
     if (pod)
         timing_of_pod(exec, pod, "keeper");
@@ -337,14 +401,14 @@ static void boot(struct link *link, const struct vm *vm)
 /* QEMU gets these files open, and opens them again as its own user. */
 static int boot_check_user(const struct exec_config *config, struct error **ret_error)
 {
-    const char *const files[] = {config->kernel, config->initrd, config->discard};
+    const char *const files[] = {config->kernel, config->initrd, config->module};
     CLEANUP_ERROR struct error *error = NULL;
     if (str_eq(config->accel, "kvm") && access(ACCEL_KVM, F_OK) == 0 &&
         child_user_may_use(config->qemu_user, ACCEL_KVM, &error) < 0)
         return error_set(ret_error, ERROR_UNAVAILABLE, 0,
                          "%s: permit it, set another qemu_user, or accel=tcg", error_text(error));
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)
-        if (!str_empty(files[i]) && child_user_may_read(config->qemu_user, files[i], &error) < 0)
+        if (child_user_may_read(config->qemu_user, files[i], &error) < 0)
             return error_set(ret_error, ERROR_UNAVAILABLE, 0,
                              "%s: permit it, or set another qemu_user", error_text(error));
     return 0;
@@ -359,7 +423,7 @@ int boot_check(const struct exec_config *config, struct error **ret_error)
         {"QEMU", config->qemu, X_OK},
         {"kernel", config->kernel, R_OK},
         {"initramfs", config->initrd, R_OK},
-        {"module", str_empty(config->discard) ? NULL : config->discard, R_OK},
+        {"module", config->module, R_OK},
         {"virtiofsd", storage_shares(config) ? config->virtiofsd : NULL, X_OK},
     };
     for (size_t i = 0; i < ARRAY_SIZE(files); i++)

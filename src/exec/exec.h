@@ -34,7 +34,8 @@ struct exec_config {
     const char *root;                       /* canonical */
     const char *keeper, *worker, *transfer; /* programs */
     const char *qemu, *kernel, *initrd, *kernel_append, *qemu_user;
-    const char *discard; /* husk-discard.so; "": memory that guests freed is not given back */
+    const char *module;  /* husk-qemu.so */
+    bool memory_return;  /* memory that guests freed is given back */
     const char *machine; /* "q35" or "microvm" */
     const char *accel;   /* "auto", "kvm" or "tcg" */
     uint32_t boot_deadline_ms, kvm_deadline_ms;
@@ -55,6 +56,7 @@ struct exec_config {
     const uint64_t *template_sizes; /* base memories, in bytes, whole MiB … */
     size_t template_size_count; /* … of which templates are made without being asked, in order */
     bool template_huge;         /* their memory is in huge pages */
+    unsigned zygotes;           /* QEMUs that wait to be copied, at most */
     unsigned templates_max;
     uint64_t templates_max_bytes; /* of files */
     uint32_t clone_deadline_ms;   /* until the first word of a clone */
@@ -153,6 +155,11 @@ struct template_info {
     unsigned vms;                /* that were cloned of it, and are there */
     bool wanted;                 /* absent: it will be made when nothing else starts */
     const char *const *inputs;   /* "name=value": all that it depends on */
+    const char *zygote;          /* "absent", "making", "ready", "bad" */
+    bool zygote_coming;          /* it is being made, or was asked for and will be */
+    const char *zygote_step;     /* making: what is being done; else "" */
+    const char *zygote_reason;   /* bad: why; else "", or why there was none before */
+    int zygote_pid;              /* of its QEMU; 0: there is none */
 };
 
 /* After the first exec_adopt(): templates that are there are loaded, those that are missing made,

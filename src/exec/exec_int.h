@@ -7,6 +7,7 @@
 
 struct commit;
 struct link;
+struct making;
 struct pool;
 struct templates;
 
@@ -16,6 +17,9 @@ enum {
 };
 
 #define REHEARSAL_PREFIX "cache/rehearsal-"
+/* How the names of our own VMs begin. */
+#define TEMPLATE_VM "tpl-"
+#define ZYGOTE_VM   "zyg-"
 
 /* JOB_ROOT; owned. */
 struct job_root {
@@ -105,7 +109,10 @@ struct link {
     bool waits;         /* in line, for its template */
     struct ref rooted;  /* the container whose root the template has; none */
     bool booting;
-    bool makes_template;                /* it is of no VM of the world */
+    bool cloning;          /* its template counts it */
+    struct making *making; /* the VM is of no world: something is made by it; else NULL */
+    bool copies;           /* it is a copy of the template's zygote */
+    bool copies_not;       /* that failed: not again */
     char template[TEMPLATE_ID_MAX + 1]; /* it is cloned of; "": it boots cold */
     char blamed[TEMPLATE_ID_MAX + 1];   /* of which a clone failed before */
     char *why_cold;                     /* NULL: it is no matter */
@@ -196,6 +203,8 @@ bool boot_line_busy(const struct exec *exec);
 void boot_message(const struct exec *exec, const char *accel, struct wire_vm_boot *ret);
 /* That QEMU and what it boots can be used; said here, where the settings have names. */
 int boot_check(const struct exec_config *config, struct error **ret_error);
+/* The keeper could not have a copy of the zygote, and goes on without. */
+void boot_not_copied(struct link *link, const char *why);
 /* The connection has ended: whether another keeper is booting the VM now. */
 bool boot_link_closed(struct link *link);
 /* VM_OFF or VM_CLEAN overtakes what was asked. */

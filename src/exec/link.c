@@ -13,7 +13,7 @@
 #include <utlist.h>
 
 #include "base/log.h"
-#include "exec/exec_int.h"
+#include "exec/making.h"
 
 enum { KEEPER_ARGUMENTS_MAX = 8, KEEPER_BACKLOG = 4 };
 
@@ -142,7 +142,9 @@ static void came_exec_state(struct link *link, const void *message)
 static void came_vm_event(struct link *link, const void *message)
 {
     const struct wire_vm_event *event = message;
-    if (ref_is(link->ref))
+    if (str_eq(event->reason, WIRE_EVENT_ZYGOTE_FAILED))
+        boot_not_copied(link, event->message);
+    else if (ref_is(link->ref))
         core_vm_event(exec_core(link->exec), link->ref, event->reason, event->message);
 }
 
@@ -306,7 +308,8 @@ int link_spawn(struct link *link, struct error **ret_error)
     CLEANUP_FREE char *path = path_of_vm(link->vm);
     CLEANUP_FREE char *cwd = path_full(exec, path);
     CLEANUP_FREE char *pods = path_full(exec, "pods");
-    const char *templates = link->makes_template ? exec->config.template_dir : NULL;
+    const char *templates =
+        link->making && link->making->ops->writes_template ? exec->config.template_dir : NULL;
     const char *argv[KEEPER_ARGUMENTS_MAX + 1] = {exec->config.keeper, link->vm};
     size_t argc = 2;
     if (storage_shares(&exec->config)) {

@@ -125,6 +125,7 @@ struct template *template_new(struct exec *exec, uint64_t base_bytes, const stru
     t->memory = -1;
     t->turn = UINT_MAX;
     t->pause = timer_new(exec->loop, pause_over, t);
+    t->zygote = zygote_new(t);
     DL_INSERT_INORDER(exec->templates->list, t, base_order);
     return t;
 }
@@ -139,6 +140,7 @@ static void template_stop(struct template *t)
         ts->making = NULL;
     if (t->job)
         job_forget(take(t->job));
+    zygote_end(t->zygote);
     timer_unset(t->pause);
 }
 
@@ -146,6 +148,7 @@ void template_free(struct template *t)
 {
     memory_drop(t);
     timer_free(t->pause);
+    zygote_free(t->zygote);
     strv_free(t->inputs);
     free(t->image);
     free(t->reason);
@@ -163,6 +166,8 @@ void template_drop(struct template *t)
     str_set(&t->reason, NULL);
     t->files_doomed = true;
     files_check_doom(t);
+    if (t->image)
+        zygotes_tell_of(t->exec, t->image);
     template_changed(t);
 }
 
@@ -175,6 +180,7 @@ static void template_turn_bad(struct template *t, const char *why)
         pause *= 2;
     t->failures++;
     t->state = TEMPLATE_BAD;
+    zygote_end(t->zygote);
     str_set(&t->reason, why);
     timer_set(t->pause, pause < PAUSE_MAX_MS ? pause : PAUSE_MAX_MS);
     log_warning("template '%s' is not used: %s", t->id, why);
@@ -188,8 +194,12 @@ static void template_turn_ready(struct template *t, int memory, uint64_t disk_by
     t->disk_bytes = disk_bytes;
     t->state = TEMPLATE_READY;
     str_set(&t->reason, NULL);
-    if (t->image)
+    if (t->image) {
         pool_spares(t->exec->pool); /* copies of its layer are to be at hand */
+        zygotes_tell_of(t->exec, t->image);
+    }
+    if (!t->image && t->turn <= 1)
+        zygote_want(t->zygote); /* the others when they are used */
     template_changed(t);
 }
 
@@ -247,7 +257,7 @@ static bool over_bounds(const struct exec *exec)
     return count > exec->config.templates_max || bytes > exec->config.templates_max_bytes;
 }
 
-static int64_t evictable_since(void)
+int64_t templates_evictable(void)
 {
     return now_ns() - (int64_t)EVICT_AFTER_S * 1000000000;
 }
@@ -258,14 +268,14 @@ bool template_has_room(const struct exec *exec)
     unsigned count = 0;
     DL_FOREACH(exec->templates->list, t)
         count += t->state != TEMPLATE_ABSENT || t->wanted;
-    return count < exec->config.templates_max || oldest(exec, NULL, true, evictable_since());
+    return count < exec->config.templates_max || oldest(exec, NULL, true, templates_evictable());
 }
 
 /* Makes room for the newest by removing what nobody used; false if there is not enough of that. */
 static bool bounds_keep(struct template *newest)
 {
     struct exec *exec = newest->exec;
-    int64_t since = newest->built_by_request ? INT64_MAX : evictable_since();
+    int64_t since = newest->built_by_request ? INT64_MAX : templates_evictable();
     while (over_bounds(exec)) {
         struct template *t = oldest(exec, newest, newest->image, since);
         if (!t)
@@ -419,7 +429,7 @@ static void templates_work(void *arg)
     DL_FOREACH(ts->list, t)
         if (t->state == TEMPLATE_ABSENT && t->wanted && template_files_look(t))
             template_load(t);
-    if (ts->making || boot_line_busy(exec))
+    if (ts->making || ts->warming || boot_line_busy(exec) || zygotes_work(ts))
         return; /* when that is over we are called again */
     t = next_wanted(ts);
     if (!t)
@@ -536,6 +546,7 @@ void template_clone_begins(struct template *t)
     if (now - t->used_ns > (int64_t)USED_STEP_S * 1000000000)
         template_files_touch(t);
     t->used_ns = now;
+    zygote_want(t->zygote);
 }
 
 void template_clone_ends(struct template *t, bool hello)

@@ -49,6 +49,9 @@ enum {
 #define TEMPLATE_IMAGE_PREFIX "image-"
 
 struct make;
+struct zygote;
+
+enum zygote_state { ZYGOTE_ABSENT, ZYGOTE_MAKING, ZYGOTE_READY, ZYGOTE_BAD, ZYGOTE_STATE_COUNT };
 
 struct template
 {
@@ -74,6 +77,7 @@ struct template
     struct timer *pause;         /* bad: until it is tried again */
     struct job *job;             /* loading */
     struct make *make;           /* building */
+    struct zygote *zygote;       /* always */
 };
 
 struct templates {
@@ -85,6 +89,7 @@ struct templates {
     char *circumstances; /* the inputs that all templates have in common */
     struct timer *look;  /* something may be done now */
     struct template *making;
+    struct zygote *warming; /* the one that is being made */
 };
 
 /* ---- template_id.c: what a template depends on ---------------------------------------------- */
@@ -157,6 +162,8 @@ void template_free(struct template *t);
 void template_drop(struct template *t);
 /* Whether one of an image would find room, or make it. */
 bool template_has_room(const struct exec *exec);
+/* What was not used since then gives way, on the wall clock. */
+int64_t templates_evictable(void);
 
 /* ---- template_image.c: templates of images --------------------------------------------------- */
 
@@ -169,6 +176,8 @@ struct template *template_choose_rooted(struct template *generic, const struct v
 /* Of its image, relative to the root; "" if that is gone. Owned. */
 char *template_image_file(const struct template *t);
 const struct image *template_image(const struct template *t);
+/* Whether a layer, relative to the root, is still the copy of the template's that it was. */
+bool template_layer_fits(const struct template *t, const char *layer);
 /* Reads how its layer begins; before it is ready. */
 int template_head_read(struct template *t, struct error **ret_error);
 /* A directory of that name was found: it is wanted, or of no use (false). */
@@ -178,15 +187,17 @@ void template_images_trim(struct templates *ts);
 
 /* ---- template_host.c: memory and files ------------------------------------------------------- */
 
+/* ERROR_NO_SPACE if the host has no room for its memory once more. */
+int template_has_memory(const struct template *t, struct error **ret_error);
 /* A memfd for its memory, not sealed. ERROR_NO_SPACE if the host has no room for it. */
 int template_memory_make(const struct template *t, int *ret_fd, struct error **ret_error);
 /* From now on nobody can change it, not even a QEMU that was broken into. */
 int template_memory_seal(int fd, struct error **ret_error);
 /* "TEMPLATE_DIR/ID"; owned. */
 char *template_path(const struct template *t);
-/* A name for a VM of its making, "tpl-ID-xxxx", that none had before: what is left of an earlier one
- * may still be about to be removed by its name. Owned. */
-char *template_vm_name(const struct template *t);
+/* A name for a VM of our own, KIND and "ID-xxxx", that none had before: what is left of an earlier
+ * one may still be about to be removed by its name. Owned. */
+char *template_vm_name(const struct template *t, const char *kind);
 /* The name in TEMPLATE_DIR where it is put together; owned. */
 char *template_stage(const struct template *t);
 /* Whether its files are there, and since when. */
@@ -209,5 +220,30 @@ void template_make(struct template *t);
 void template_make_cancel(struct template *t);
 /* What is being done, for people. */
 const char *template_make_step(const struct template *t);
+
+/* ---- zygote.c ------------------------------------------------------------------------------- */
+
+struct zygote *zygote_new(struct template *t);
+void zygote_free(struct zygote *z);
+/* Its process ends: the template goes. */
+void zygote_end(struct zygote *z);
+/* It would be of use, and is made when nothing else starts and there is room. */
+void zygote_want(struct zygote *z);
+/* Somebody waits for it: another one that was used just now gives way. */
+void zygote_ask_for(struct zygote *z);
+/* Makes the next one that is wanted. Whether there is one. */
+bool zygotes_work(struct templates *ts);
+bool zygotes_are_made(const struct exec *exec);
+/* Tells the core, which has loaded its world again, whom they serve. */
+void zygotes_tell(const struct templates *ts);
+/* Or the same of an image's, when one of its templates is ready or is so no more. */
+void zygotes_tell_of(const struct exec *exec, const char *image_id);
+bool zygote_is_ready(const struct zygote *z);
+/* Of one that is ready, absolute: whoever is to be a copy knocks there. Owned. */
+char *zygote_directory(const struct zygote *z);
+/* A copy of it failed: it is used no more. Or did not. */
+void zygote_blame(struct zygote *z, const char *why);
+void zygote_praise(struct zygote *z);
+void zygote_info(const struct zygote *z, struct template_info *ret);
 
 #endif

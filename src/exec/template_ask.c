@@ -39,6 +39,7 @@ static void info_fill(const struct template *t, struct template_info *ret)
         .wanted = t->wanted,
         .inputs = (const char *const *)t->inputs,
     };
+    zygote_info(t->zygote, ret);
 }
 
 void exec_templates_each(const struct exec *exec,
@@ -120,6 +121,7 @@ static void build(struct template *t, char *ret_id)
     t->wanted = t->state == TEMPLATE_ABSENT;
     t->built_by_request = true;
     t->turn = 0;
+    zygote_ask_for(t->zygote);
     templates_look(t->exec->templates);
 }
 

@@ -54,16 +54,23 @@ static int huge_pages_reserve(int fd, uint64_t size, struct error **ret_error)
 }
 
 /* What a guest has not touched takes nothing; but how much that will be is not known before. */
+int template_has_memory(const struct template *t, struct error **ret_error)
+{
+    uint64_t available;
+    if (!memory_available(&available) || available >= t->base_bytes + MEMORY_SPARE)
+        return 0;
+    return error_set(ret_error, ERROR_NO_SPACE, 0,
+                     "there is no memory for it: %" PRIu64 " MiB are available, and it may "
+                     "take %" PRIu64 " MiB and leave %d: set templates=off or make room",
+                     available >> 20, t->base_bytes >> 20, MEMORY_SPARE >> 20);
+}
+
 int template_memory_make(const struct template *t, int *ret_fd, struct error **ret_error)
 {
     const struct exec_config *config = &t->exec->config;
     unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (config->template_huge ? MFD_HUGETLB : 0);
-    uint64_t available;
-    if (memory_available(&available) && available < t->base_bytes + MEMORY_SPARE)
-        return error_set(ret_error, ERROR_NO_SPACE, 0,
-                         "there is no memory for it: %" PRIu64 " MiB are available, and it may "
-                         "take %" PRIu64 " MiB and leave %d: set templates=off or make room",
-                         available >> 20, t->base_bytes >> 20, MEMORY_SPARE >> 20);
+    if (template_has_memory(t, ret_error) < 0)
+        return -1;
     int fd = memfd_create("husk-template", flags);
     if (fd < 0 || ftruncate(fd, (off_t)t->base_bytes) < 0) {
         int err = errno;
@@ -96,11 +103,11 @@ char *template_path(const struct template *t)
     return str_printf("%s/%s", t->exec->config.template_dir, t->id);
 }
 
-char *template_vm_name(const struct template *t)
+char *template_vm_name(const struct template *t, const char *kind)
 {
     char random[VM_LETTERS + 1] = "";
     str_random(random, VM_LETTERS, LETTERS);
-    return str_printf("tpl-%s-%s", t->id, random);
+    return str_printf("%s%s-%s", kind, t->id, random);
 }
 
 char *template_stage(const struct template *t)

@@ -80,11 +80,12 @@ char **template_inputs(const struct exec_config *config, const char *accel, uint
     put_file(&inputs, "initrd", config->initrd);
     /* The words of QEMU's command line are in the keeper. */
     put_file(&inputs, "keeper", config->keeper);
+    put_file(&inputs, "module", config->module);
     put_file(&inputs, "rehearsed", config->busybox);
     put(&inputs, "machine", config->machine);
     put(&inputs, "accel", accel);
     put(&inputs, "append", config->kernel_append);
-    put(&inputs, "memory_return", str_empty(config->discard) ? "off" : "on");
+    put(&inputs, "memory_return", config->memory_return ? "on" : "off");
     put_cpu(&inputs);
     put(&inputs, "host", str_eq(accel, "kvm") ? host.release : "any");
     put_number(&inputs, "cpus_max", template_cpus_max(config, accel));

@@ -154,12 +154,17 @@ int template_head_read(struct template *t, struct error **ret_error)
                : error_set(ret_error, ERROR_CORRUPT, 0, "'%s' cannot be read", layer);
 }
 
-static bool is_fresh(const struct template *t, const struct pod *pod, const struct container *ctr)
+bool template_layer_fits(const struct template *t, const char *layer)
 {
-    CLEANUP_FREE char *layer = path_of_layer(t->exec, pod, ctr);
     CLEANUP_FREE char *path = path_full(t->exec, layer);
     uint8_t head[LAYER_HEAD_SIZE];
     return head_read(path, head) && memcmp(head, t->head, sizeof(head)) == 0;
+}
+
+static bool is_fresh(const struct template *t, const struct pod *pod, const struct container *ctr)
+{
+    CLEANUP_FREE char *layer = path_of_layer(t->exec, pod, ctr);
+    return template_layer_fits(t, layer);
 }
 
 struct template *template_choose_rooted(struct template *generic, const struct vm *vm,
@@ -173,6 +178,9 @@ struct template *template_choose_rooted(struct template *generic, const struct v
     POD_FOREACH_CTR(ctr, pod) {
         struct template *t = image_ready(exec, pod, ctr);
         if (!t || !is_fresh(t, pod, ctr))
+            continue;
+        /* What it spares is less than what a zygote does. */
+        if (zygote_is_ready(generic->zygote) && !zygote_is_ready(t->zygote))
             continue;
         *ret_ctr = ctr->object.ref;
         return t;
@@ -208,6 +216,7 @@ void template_image_used(struct exec *exec, const struct container *ctr)
     struct template *t = template_of_image(generic, image);
     if (t->state == TEMPLATE_ABSENT && !t->wanted && room)
         t->wanted = true;
+    zygote_want(t->zygote);
     templates_look(exec->templates);
 }
 

@@ -9,8 +9,8 @@
  *                ends
  *     save       the memory is sealed; a worker writes it beside the state
  *
- * Its keeper is in vms/tpl-ID-xxxx and in no world: should we die, the next daemon ends it as a stranger
- * and removes what is unfinished.
+ * Its keeper is in vms/tpl-ID-xxxx and in no world: should we die, the next daemon ends it as a
+ * stranger and removes what is unfinished.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,68 +19,31 @@
 #include <unistd.h>
 
 #include "base/log.h"
+#include "exec/making.h"
 #include "exec/template.h"
 
-enum {
-    REHEARSALS = 2,
-    STEP_DEADLINE_MS = 120 * 1000, /* beside those of the boot and of jobs */
-};
-
 struct make {
+    struct making making; /* its image and layer: of the rehearsal, or of the image */
     struct template *t;
-    const char *step;
-    struct link *link; /* the keeper's; NULL: none yet, or none any more */
-    struct ask *ask;
-    struct job *job;
-    struct timer *deadline;
-    struct error *failed;
     int memory;
-    unsigned rehearsals;              /* that are left */
-    char *vm, *image, *layer, *stage; /* image and layer: relative to the root */
-    char *of, **of_inputs;            /* the generic template's directory; NULL: it is generic */
-    uint64_t state_bytes;
+    char *stage;
+    char *of, **of_inputs; /* the generic template's directory; NULL: it is generic */
 };
 
 const char *template_make_step(const struct template *t)
 {
-    return t->make->step;
+    return t->make->making.step;
 }
 
 /* ---- the end -------------------------------------------------------------------------------- */
 
-/* The keeper and all that is its VM's. */
-static void make_end_vm(struct make *m)
-{
-    struct exec *exec = m->t->exec;
-    CLEANUP_FREE char *path = path_of_vm(m->vm);
-    const char *const paths[] = {path, NULL};
-    if (m->ask)
-        ask_forget(take(m->ask));
-    struct link *link = take(m->link);
-    if (link && link->conn && link->gone) {
-        link_dismiss(link);
-    } else {
-        link_kill_leftovers(exec, m->vm);
-        if (link)
-            link_free(link);
-    }
-    pool_remove(exec->pool, paths, NULL, NULL);
-}
-
 static void make_free(struct make *m)
 {
     m->t->make = NULL;
-    if (m->job)
-        job_forget(m->job);
-    make_end_vm(m);
+    making_done(&m->making);
     template_files_remove(m->t->exec, m->stage);
     if (m->memory >= 0)
         close(m->memory);
-    timer_free(m->deadline);
-    error_free(m->failed);
-    free(m->vm);
-    free(m->image);
-    free(m->layer);
     free(m->stage);
     free(m->of);
     strv_free(m->of_inputs);
@@ -92,33 +55,23 @@ void template_make_cancel(struct template *t)
     make_free(t->make);
 }
 
-/* In a later turn: the link may be at its end, and is in use by who calls. */
-static void make_fail(struct make *m, const struct error *why)
+static void make_over(struct making *making, const struct error *why)
 {
-    if (m->failed)
-        return;
-    error_set(&m->failed, why->kind, 0, "making it failed at step '%s': %s", m->step, why->message);
-    timer_set(m->deadline, 0);
-}
-
-static void make_over(void *arg)
-{
-    struct make *m = arg;
+    struct make *m = (struct make *)making;
     struct template *t = m->t;
-    CLEANUP_ERROR struct error *error = take(m->failed);
-    if (!error)
-        error_set(&error, ERROR_TIMEOUT, 0, "step '%s' took longer than %d s", m->step,
-                  STEP_DEADLINE_MS / 1000);
+    CLEANUP_ERROR struct error *error = NULL;
+    error_set(&error, why->kind, 0, "making it failed at %s", why->message);
     make_free(m);
     template_made(t, -1, 0, error);
 }
 
-static void make_step(struct make *m, const char *step)
+static void make_changed(struct making *making)
 {
-    m->step = step;
-    timer_unset(m->deadline);
-    template_changed(m->t);
+    template_changed(((struct make *)making)->t);
 }
+
+static const struct making_ops make_ops = {
+    .writes_template = true, .over = make_over, .changed = make_changed};
 
 /* ---- save ----------------------------------------------------------------------------------- */
 
@@ -126,9 +79,9 @@ static void saved(const struct error *error, uint64_t value, void *arg)
 {
     struct make *m = arg;
     struct template *t = m->t;
-    m->job = NULL;
+    m->making.job = NULL;
     if (error) {
-        make_fail(m, error);
+        making_fail(&m->making, error);
         return;
     }
     int memory = m->memory;
@@ -142,20 +95,21 @@ static void frozen(const struct error *error, uint64_t value, void *arg)
     struct make *m = arg;
     struct exec *exec = m->t->exec;
     CLEANUP_ERROR struct error *sealing = NULL;
-    m->ask = NULL;
+    m->making.ask = NULL;
     if (!error && template_memory_seal(m->memory, &sealing) < 0)
         error = sealing;
     if (error) {
-        make_fail(m, error);
+        making_fail(&m->making, error);
         return;
     }
-    make_step(m, "save");
+    making_step(&m->making, "save");
     CLEANUP_FREE char *dir = str_printf("%s/%s", exec->config.template_dir, m->stage);
     CLEANUP_FREE char *path = template_path(m->t);
-    CLEANUP_FREE char *layer = m->t->image ? path_full(exec, m->layer) : xstrdup("");
+    CLEANUP_FREE char *layer = m->t->image ? path_full(exec, m->making.layer) : xstrdup("");
     const struct template_files files = {
         .dir = dir, .path = path, .layer = layer, .inputs = (const char *const *)m->t->inputs};
-    m->job = pool_template_save(exec->pool, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), &files, saved, m);
+    m->making.job =
+        pool_template_save(exec->pool, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), &files, saved, m);
 }
 
 /* ---- freeze --------------------------------------------------------------------------------- */
@@ -164,7 +118,7 @@ static void freeze(struct make *m)
 {
     struct exec *exec = m->t->exec;
     CLEANUP_ERROR struct error *error = NULL;
-    make_step(m, "freeze");
+    making_step(&m->making, "freeze");
     template_files_remove(exec, m->stage); /* of a making that failed before */
     CLEANUP_FREE char *dir = str_printf("%s/%s", exec->config.template_dir, m->stage);
     CLEANUP_FREE char *state = str_printf("%s/state", dir);
@@ -173,19 +127,19 @@ static void freeze(struct make *m)
     else if (mkdir(dir, 0700) < 0)
         error_set(&error, ERROR_IO, errno, "mkdir '%s'", dir);
     if (error) {
-        make_fail(m, error);
+        making_fail(&m->making, error);
         return;
     }
-    CLEANUP_FREE char *image = path_full(exec, m->image);
-    CLEANUP_FREE char *layer = path_full(exec, m->layer);
+    CLEANUP_FREE char *image = path_full(exec, m->making.image);
+    CLEANUP_FREE char *layer = path_full(exec, m->making.layer);
     struct wire_vm_freeze message = {.state = state};
     if (m->t->image) {
         message.image_path = image;
         message.layer_path = layer;
         image_program(template_image(m->t), &message.program, &message.path);
     }
-    timer_set(m->deadline, STEP_DEADLINE_MS);
-    m->ask = link_ask(m->link, WIRE_VM_FREEZE, &message, -1, frozen, m);
+    timer_set(m->making.deadline, MAKING_DEADLINE_MS);
+    m->making.ask = link_ask(m->making.link, WIRE_VM_FREEZE, &message, -1, frozen, m);
 }
 
 /* ---- rehearse ------------------------------------------------------------------------------- */
@@ -195,29 +149,18 @@ static void go_on(struct make *m);
 static void rehearsed(const struct error *error, uint64_t value, void *arg)
 {
     struct make *m = arg;
-    m->ask = NULL;
-    m->rehearsals--;
+    m->making.ask = NULL;
+    m->making.rehearsals--;
     if (error)
-        make_fail(m, error);
+        making_fail(&m->making, error);
     else
         go_on(m);
 }
 
-static void rehearse(struct make *m)
-{
-    struct exec *exec = m->t->exec;
-    CLEANUP_FREE char *image = path_full(exec, m->image);
-    CLEANUP_FREE char *layer = path_full(exec, m->layer);
-    struct wire_vm_rehearse message = {.image_path = image, .layer_path = layer};
-    make_step(m, "rehearse");
-    timer_set(m->deadline, STEP_DEADLINE_MS);
-    m->ask = link_ask(m->link, WIRE_VM_REHEARSE, &message, -1, rehearsed, m);
-}
-
 static void go_on(struct make *m)
 {
-    if (m->rehearsals)
-        rehearse(m);
+    if (m->making.rehearsals)
+        making_rehearse(&m->making, rehearsed, m);
     else
         freeze(m);
 }
@@ -227,9 +170,9 @@ static void go_on(struct make *m)
 static void booted(const struct error *error, uint64_t value, void *arg)
 {
     struct make *m = arg;
-    m->ask = NULL;
+    m->making.ask = NULL;
     if (error)
-        make_fail(m, error);
+        making_fail(&m->making, error);
     else
         go_on(m);
 }
@@ -241,17 +184,15 @@ static int boot(struct make *m, struct error **ret_error)
     struct wire_vm_boot message = {0};
     const char *reason;
     CLEANUP_FREE char *state = m->of ? str_printf("%s/state", m->of) : NULL;
-    CLEANUP_FREE char *image = str_printf("ro:%s/%s", exec->config.root, m->image);
-    CLEANUP_FREE char *layer = str_printf("rw:%s/%s", exec->config.root, m->layer);
+    CLEANUP_FREE char *image = str_printf("ro:%s/%s", exec->config.root, m->making.image);
+    CLEANUP_FREE char *layer = str_printf("rw:%s/%s", exec->config.root, m->making.layer);
     const char *const disks[] = {image, layer, NULL};
     if (boot_check(&exec->config, ret_error) < 0)
         return -1;
-    m->link = link_new(exec, m->vm, REF_NONE);
-    m->link->makes_template = true;
-    if (link_spawn(m->link, ret_error) < 0)
+    if (making_spawn(&m->making, ret_error) < 0)
         return -1;
     boot_message(exec, exec_accel(exec, &reason), &message);
-    message.vm = m->vm;
+    message.vm = m->making.vm;
     message.mode = WIRE_BOOT_TEMPLATE;
     message.cpus = 1;
     message.memory_bytes = message.base_bytes = t->base_bytes;
@@ -260,8 +201,8 @@ static int boot(struct make *m, struct error **ret_error)
         message.state = state;
         message.disks = disks;
     }
-    m->ask =
-        link_ask(m->link, WIRE_VM_BOOT, &message, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), booted, m);
+    m->making.ask = link_ask(m->making.link, WIRE_VM_BOOT, &message,
+                             fcntl(m->memory, F_DUPFD_CLOEXEC, 0), booted, m);
     return 0;
 }
 
@@ -269,14 +210,14 @@ static void memory_made(const struct error *error, uint64_t value, void *arg)
 {
     struct make *m = arg;
     CLEANUP_ERROR struct error *failed = NULL;
-    m->job = NULL;
+    m->making.job = NULL;
     if (!error) {
-        make_step(m, "boot");
+        making_step(&m->making, "boot");
         boot(m, &failed);
         error = failed;
     }
     if (error)
-        make_fail(m, error);
+        making_fail(&m->making, error);
 }
 
 /* ---- memory --------------------------------------------------------------------------------- */
@@ -286,30 +227,21 @@ static void disks_made(const struct error *error, uint64_t value, void *arg)
     struct make *m = arg;
     struct exec *exec = m->t->exec;
     CLEANUP_ERROR struct error *failed = NULL;
-    m->job = NULL;
+    m->making.job = NULL;
     if (!error && template_memory_make(m->t, &m->memory, &failed) < 0)
         error = failed;
     if (error) {
-        make_fail(m, error);
+        making_fail(&m->making, error);
     } else if (!m->of) {
         memory_made(NULL, 0, m);
     } else {
-        make_step(m, "memory");
-        m->job = pool_template_load(exec->pool, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), m->of,
-                                    (const char *const *)m->of_inputs, memory_made, m);
+        making_step(&m->making, "memory");
+        m->making.job = pool_template_load(exec->pool, fcntl(m->memory, F_DUPFD_CLOEXEC, 0), m->of,
+                                           (const char *const *)m->of_inputs, memory_made, m);
     }
 }
 
 /* ---- disks ---------------------------------------------------------------------------------- */
-
-static void disks_of_rehearsal(struct make *m, const char *directory)
-{
-    struct exec *exec = m->t->exec;
-    m->rehearsals = REHEARSALS;
-    m->image = rehearsal_image(&exec->config);
-    m->layer = str_printf("%s/rehearsal.ext4", directory);
-    m->job = pool_rehearsal(exec->pool, directory, m->image, m->layer, disks_made, m);
-}
 
 /* Its generic one is ready: see may_be_made() of template.c. */
 static void disks_of_image(struct make *m, const char *directory)
@@ -318,10 +250,10 @@ static void disks_of_image(struct make *m, const char *directory)
     const struct template *of = template_find_base(exec, m->t->base_bytes);
     m->of = template_path(of);
     m->of_inputs = strv_copy((const char *const *)of->inputs);
-    m->image = template_image_file(m->t);
-    m->layer = str_printf("%s/layer.ext4", directory);
-    const struct layer_spec layer = {m->layer, m->image, exec->config.layer_size, ""};
-    m->job = pool_layer(exec->pool, directory, &layer, disks_made, m);
+    m->making.image = template_image_file(m->t);
+    m->making.layer = str_printf("%s/layer.ext4", directory);
+    const struct layer_spec layer = {m->making.layer, m->making.image, exec->config.layer_size, ""};
+    m->making.job = pool_layer(exec->pool, directory, &layer, disks_made, m);
 }
 
 void template_make(struct template *t)
@@ -331,14 +263,12 @@ void template_make(struct template *t)
     t->make = m;
     m->t = t;
     m->memory = -1;
-    m->vm = template_vm_name(t);
-    CLEANUP_FREE char *directory = path_of_vm(m->vm);
+    making_init(&m->making, exec, template_vm_name(t, TEMPLATE_VM), &make_ops);
+    CLEANUP_FREE char *directory = path_of_vm(m->making.vm);
     m->stage = template_stage(t);
-    m->deadline = timer_new(exec->loop, make_over, m);
     log_info("template '%s' is being made", t->id);
-    m->step = "disks";
     if (t->image)
         disks_of_image(m, directory);
     else
-        disks_of_rehearsal(m, directory);
+        making_rehearsal_disks(&m->making, directory, disks_made, m);
 }

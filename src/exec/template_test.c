@@ -23,6 +23,7 @@ static struct exec_config usual = {
     .qemu = "/bin/true",
     .initrd = "/dev/null",
     .keeper = "/bin/sh",
+    .module = "/bin/sh",
     .busybox = "/dev/null",
     .kernel_append = "",
     .machine = "q35",
@@ -66,7 +67,8 @@ static void the_same_host_gives_the_same_id(void **state)
 
 static void whatever_changes_gives_another_id(void **state)
 {
-    struct exec_config configs[] = {usual, usual, usual, usual, usual, usual, usual, usual};
+    struct exec_config configs[] = {usual, usual, usual, usual, usual,
+                                    usual, usual, usual, usual, usual};
     configs[0].qemu = "/bin/false";
     configs[1].initrd = "/dev/zero";
     configs[2].keeper = "/bin/false";
@@ -75,6 +77,8 @@ static void whatever_changes_gives_another_id(void **state)
     configs[5].cpus_max = 2;
     configs[6].memory_max_bytes = 9ULL << 30;
     configs[7].busybox = "/dev/zero";
+    configs[8].module = "/bin/false";
+    configs[9].memory_return = true;
     CLEANUP_FREE char *before = id_of(&usual, "tcg", 128 * MIB);
     for (size_t i = 0; i < ARRAY_SIZE(configs); i++) {
         CLEANUP_FREE char *after = id_of(&configs[i], "tcg", 128 * MIB);

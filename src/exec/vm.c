@@ -5,6 +5,7 @@
 
 #include "base/log.h"
 #include "exec/exec_int.h"
+#include "exec/making.h"
 #include "keeper/exits.h"
 
 /* ---- what the keeper tells of its VM -------------------------------------------------------- */
@@ -23,6 +24,8 @@ void vm_state_came(struct link *link)
         return;
     if (link->gone)
         lose_processes(link);
+    if (link->gone && link->making)
+        making_gone(link->making);
     /* While it boots the answer to VM_BOOT says all. */
     if (!vm || link->spawn || link->retry)
         return;
@@ -70,6 +73,8 @@ void vm_link_closed(struct link *link)
         core_vm_gone(exec_core(exec), link->ref, "its keeper ended unexpectedly");
     }
     asks_fail(link);
+    if (link->making)
+        making_gone(link->making);
 }
 
 /* ---- VM_OFF, VM_CLEAN … --------------------------------------------------------------------- */

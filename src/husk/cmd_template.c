@@ -37,15 +37,24 @@ static void row_put(struct table *table, const json_t *t)
     double bytes = json_number_value(json_object_get(t, "size"));
     if (bytes > 0)
         size_format(size, sizeof(size), bytes);
-    const char *cells[] = {json_text(t, "id"),    json_text(t, "image"), memory, state, size, vms,
-                           json_text(t, "reason")};
+    CLEANUP_FREE char *zygote =
+        str_printf("%s%s%s", json_text(t, "zygote"), *json_text(t, "zygoteStep") ? ": " : "",
+                   json_text(t, "zygoteStep"));
+    const char *cells[] = {json_text(t, "id"),
+                           json_text(t, "image"),
+                           memory,
+                           state,
+                           zygote,
+                           size,
+                           vms,
+                           str_or(json_text(t, "reason"), json_text(t, "zygoteReason"))};
     table_row(table, cells);
 }
 
 static int template_ls(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     static const char *const titles[] = {"TEMPLATE", "IMAGE", "MEMORY", "STATE",
-                                         "SIZE",     "VMS",   "REASON"};
+                                         "ZYGOTE",   "SIZE",  "VMS",    "REASON"};
     CLEANUP_JSON json_t *list = NULL;
     CLEANUP_TABLE struct table table = {.columns = ARRAY_SIZE(titles)};
     if (args_word_count(args) > 1)

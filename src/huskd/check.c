@@ -40,8 +40,7 @@ static void check_programs(struct check *c)
     check_access(c, "program", c->places.worker, X_OK);
     check_access(c, "program", c->places.transfer, X_OK);
     check_access(c, "program", "/sbin/mke2fs", X_OK);
-    if (str_eq(c->settings->memory_return, "on"))
-        check_access(c, "module for QEMU", c->places.discard, R_OK);
+    check_access(c, "module for QEMU", c->places.module, R_OK);
     if (str_eq(c->settings->storage, "overlay"))
         check_access(c, "program of storage=overlay", c->settings->virtiofsd, X_OK);
 }

@@ -235,7 +235,7 @@ static struct spec_limits spec_limits(const struct settings *s)
     uint64_t cpus = (uint64_t)sysconf(_SC_NPROCESSORS_ONLN);
     return (struct spec_limits){
         .memory_max_mb = (s->memory_max ? s->memory_max : host_bytes) >> 20,
-        .memory_min_mb = s->memory_min >> 20,
+        .memory_min_mb = shape_memory_min(s) >> 20,
         .memory_default_mb = s->memory_default >> 20,
         .vcpu_max = (uint32_t)(s->cpu_max ? s->cpu_max : cpus),
         .storage_default_mb = s->layer_size >> 20,
@@ -272,7 +272,8 @@ static void exec_make(struct daemon *d)
         .initrd = d->places.initrd,
         .kernel_append = s->kernel_append,
         .qemu_user = s->qemu_user,
-        .discard = str_eq(s->memory_return, "on") ? d->places.discard : "",
+        .module = d->places.module,
+        .memory_return = str_eq(s->memory_return, "on"),
         .machine = s->machine,
         .accel = s->accel,
         .boot_deadline_ms = (uint32_t)s->boot_deadline,

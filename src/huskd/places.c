@@ -87,7 +87,7 @@ void places_init(struct places *places, const struct settings *settings)
     places->keeper = str_printf("%s/husk-keeper", libexec);
     places->worker = str_printf("%s/husk-worker", libexec);
     places->transfer = str_printf("%s/husk-transfer", libexec);
-    places->discard = str_printf("%s/husk-discard.so", libexec);
+    places->module = str_printf("%s/husk-qemu.so", libexec);
     places->insecure = list_split(settings->insecure_registries);
     places->mirrors = list_split(settings->registry_mirrors);
     places->kernel =
@@ -105,7 +105,7 @@ void places_done(struct places *places)
     free(places->keeper);
     free(places->worker);
     free(places->transfer);
-    free(places->discard);
+    free(places->module);
     strv_free(places->insecure);
     strv_free(places->mirrors);
     free(places->kernel);

@@ -12,7 +12,7 @@ struct places {
     char *root;      /* canonical; as set until root_take() */
     char *templates; /* directory of the templates; "" until root_take() if it is in the root */
     char *keeper, *worker, *transfer;
-    char *discard; /* husk-discard.so */
+    char *module; /* husk-qemu.so */
     char *kernel, *initrd, *busybox;
     char *qemu;                 /* as set, if there is no such program */
     char **insecure, **mirrors; /* of registries, one a string */

@@ -60,7 +60,7 @@ def daemon_files(programs):
     """What huskd, its VMs and these programs of the host need."""
     names = ["busybox", "qemu-system-x86_64", "mke2fs", "resize2fs", "e2fsck", "dmsetup", *programs]
     ours = {f"/husk/{name}": f"{BUILD}/{name}"
-            for name in ("husk", "huskd", "husk-keeper", "husk-worker", "husk-transfer", "husk-discard.so")}
+            for name in ("husk", "huskd", "husk-keeper", "husk-worker", "husk-transfer", "husk-qemu.so")}
     data = {f"/husk/guest/{name}": f"{BUILD}/guest/{name}"
             for name in ("vmlinux", "initramfs.cpio", "busybox.tar")}
     data |= {path: path for path in ("/etc/mke2fs.conf", "/usr/lib/locale/C.utf8/LC_CTYPE",

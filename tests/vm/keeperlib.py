@@ -125,7 +125,7 @@ class Keeper:
             vm="vm-test", machine=machine, accel=accel, cpus=1, memory_bytes=256 << 20,
             qemu="/usr/bin/qemu-system-x86_64", kernel=os.path.abspath(f"{BUILD}/guest/vmlinux"),
             initrd=os.path.abspath(f"{BUILD}/guest/initramfs.cpio"), append="", user="", disks=[],
-            discard=os.path.abspath(f"{BUILD}/husk-discard.so"),
+            memory_return=1, module=os.path.abspath(f"{BUILD}/husk-qemu.so"),
             boot_deadline_ms=60000)
         self.settings.update(boot)
 

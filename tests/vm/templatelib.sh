@@ -22,7 +22,11 @@ EOF
 chmod 755 "$tmp/qemu"
 
 templates_start() { # one template, of 128 MiB, and none of images unless it is said
-    daemon_start --templates=on --template_images=off --template_sizes=128MiB --qemu="$tmp/qemu" "$@"
+    daemon_start --templates=on --zygotes=0 --template_images=off --template_sizes=128MiB --qemu="$tmp/qemu" "$@"
+}
+
+zygotes_start() { # the same with zygotes, and the real QEMU: a zygote runs no other program
+    daemon_start --accel=tcg --templates=on --zygotes=4 --template_images=off --template_sizes=128MiB "$@"
 }
 
 # Everything that follows needs it.
@@ -64,14 +68,15 @@ process_in() { # DIRECTORY PROGRAM
     done
 }
 
-# Each VM that is listed has a directory and a QEMU, and there is no other; nothing of a template is
-# half made.
+# Each VM that is listed has a directory and a QEMU, and there is no other but zygotes; nothing of a
+# template is half made.
 nothing_left() {
-    local vms dirs qemus
+    local vms dirs qemus zygotes
     vms=$("$husk" list -q vm | sort)
-    dirs=$(ls "$root/vms")
+    dirs=$(find "$root/vms" -mindepth 1 -maxdepth 1 ! -name 'zyg-*' -printf '%f\n' | sort)
     [ "$vms" = "$dirs" ] || { echo "VMs: $vms; directories: $dirs"; return 1; }
     qemus=$(process_in '/vms/*' 'qemu-system-x86|sleep' | grep -c .)
-    [ "$qemus" = "$(printf '%s' "$vms" | grep -c .)" ] || { echo "$qemus QEMUs of VMs: $vms"; return 1; }
+    zygotes=$(find "$root/vms" -mindepth 1 -maxdepth 1 -name 'zyg-*' | grep -c .)
+    [ "$qemus" = "$((zygotes + $(printf '%s' "$vms" | grep -c .)))" ] || { echo "$qemus QEMUs of $zygotes zygotes and VMs: $vms"; return 1; }
     [ -z "$(find "$root/templates" -mindepth 1 -maxdepth 1 -name '.*')" ] || { ls -a "$root/templates"; return 1; }
 }

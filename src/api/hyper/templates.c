@@ -4,6 +4,7 @@
 #include <utlist.h>
 
 #include "api/hyper/hyper.h"
+#include "exec/usage.h"
 
 /* A request that waits until a template is made. */
 struct template_build {
@@ -45,6 +46,21 @@ static void template_show(const struct api *api, const struct template_info *inf
     show_time(out, "used", info->used_ns);
     json_number(out, "clones", (int64_t)info->clones);
     json_number(out, "vms", info->vms);
+    json_text(out, "zygote", info->zygote);
+    json_text(out, "zygoteStep", info->zygote_step);
+    json_text(out, "zygoteReason", info->zygote_reason);
+}
+
+/* What it takes, if there is one: to look costs a walk through its pages. */
+static void zygote_show(const struct template_info *info, struct buf *out)
+{
+    struct usage usage;
+    int parent;
+    if (!info->zygote_pid || usage_of_process(info->zygote_pid, &usage, &parent, NULL) < 0)
+        return;
+    json_number(out, "zygotePid", info->zygote_pid);
+    json_number(out, "zygotePrivate", (int64_t)usage.private_bytes);
+    json_number(out, "zygoteShared", (int64_t)usage.shared_bytes);
 }
 
 static void template_list(const struct template_info *info, void *arg)
@@ -88,6 +104,7 @@ void look_template(struct call *call)
     json_open(&out, NULL, '{');
     json_text(&out, "kind", "template");
     template_show(call->api, &info, &out);
+    zygote_show(&info, &out);
     json_open(&out, "inputs", '{');
     STRV_FOREACH(input, info.inputs) {
         CLEANUP_FREE char *key = xstrndup(*input, strcspn(*input, "="));
@@ -150,7 +167,8 @@ static void build_look(struct template_build *build)
         build_say_error(build, "what the template depends on has changed meanwhile");
         return;
     }
-    const char *status = *info.step ? info.step : info.state;
+    bool zygote = str_eq(info.state, "ready") && info.zygote_coming;
+    const char *status = zygote ? "zygote" : *info.step ? info.step : info.state;
     if (str_eq(info.state, "bad")) {
         build_say_error(build, info.reason);
         return;
@@ -159,7 +177,7 @@ static void build_look(struct template_build *build)
         build_say_error(build, "the template was removed meanwhile");
         return;
     }
-    build->over = str_eq(info.state, "ready");
+    build->over = str_eq(info.state, "ready") && !zygote;
     if (str_eq(status, build->told))
         return;
     str_set(&build->told, status);
