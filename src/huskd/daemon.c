@@ -296,6 +296,7 @@ static void exec_make(struct daemon *d)
         .template_dir = d->places.templates,
         .template_sizes = d->template_sizes,
         .template_size_count = d->template_size_count,
+        .zygotes = (unsigned)s->zygotes,
         .template_huge = str_eq(s->template_memory, "hugetlb"),
         .templates_max = (unsigned)s->templates_max,
         .templates_max_bytes = s->templates_max_size,

@@ -277,7 +277,8 @@ static int template_size_add(const struct settings *s, uint64_t ret[SETTINGS_SIZ
         if (ret[i] == bytes)
             return error_set(ret_error, ERROR_INVALID, 0, "template_sizes: '%s' is named twice",
                              word);
-    ret[(*count)++] = bytes;
+    if (bytes >= shape_memory_needed(s))
+        ret[(*count)++] = bytes;
     return 0;
 }
 
@@ -317,6 +318,9 @@ int settings_check(const struct settings *s, struct error **ret_error)
         return error_set(ret_error, ERROR_INVALID, 0, "memory_max is less than memory_min");
     if (s->memory_default < s->memory_min)
         return error_set(ret_error, ERROR_INVALID, 0, "memory_default is less than memory_min");
+    if (s->memory_default < shape_memory_min(s))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "memory_default is less than the 80MiB that a microvm needs");
     if (s->memory_max && s->memory_default > s->memory_max)
         return error_set(ret_error, ERROR_INVALID, 0, "memory_default is more than memory_max");
     if (s->restart_delay_max < s->restart_delay_min)

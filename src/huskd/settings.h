@@ -52,7 +52,8 @@ int settings_load(struct settings *s, const char *file, struct error **ret_error
 /* What no single value shows: memory_min above memory_max and the like. */
 int settings_check(const struct settings *s, struct error **ret_error);
 
-/* The memories of template_sizes in bytes, at most SETTINGS_SIZES_MAX, no two alike. */
+/* The memories of template_sizes in bytes, at most SETTINGS_SIZES_MAX, no two alike: those that the
+ * machine can have. */
 int settings_template_sizes(const struct settings *s, uint64_t ret[SETTINGS_SIZES_MAX],
                             size_t *ret_count, struct error **ret_error);
 

@@ -74,6 +74,24 @@ static void settings_that_contradict_each_other_are_refused(void **state)
     settings_done(&s);
 }
 
+static void a_microvm_has_the_memory_that_it_needs(void **state)
+{
+    uint64_t sizes[SETTINGS_SIZES_MAX];
+    size_t count;
+    struct settings s;
+    settings_init(&s);
+    assert_int_equal(shape_memory_min(&s), 64 << 20);
+    assert_int_equal(parse(&s, "machine = microvm\ntemplate_sizes = 128M,64M,80M\n", NULL), 0);
+    assert_int_equal(shape_memory_min(&s), 80 << 20);
+    assert_int_equal(settings_template_sizes(&s, sizes, &count, NULL), 0);
+    assert_int_equal(count, 2);
+    assert_int_equal(sizes[0], 128 << 20);
+    assert_int_equal(sizes[1], 80 << 20);
+    assert_int_equal(parse(&s, "memory_min = 96M\n", NULL), 0);
+    assert_int_equal(shape_memory_min(&s), 96 << 20);
+    settings_done(&s);
+}
+
 static void the_sample_file_is_a_file_that_is_accepted(void **state)
 {
     char *text = NULL;
@@ -198,6 +216,7 @@ int main(void)
         cmocka_unit_test(a_file_sets_values_and_comments_do_nothing),
         cmocka_unit_test(errors_name_file_line_setting_and_cause),
         cmocka_unit_test(settings_that_contradict_each_other_are_refused),
+        cmocka_unit_test(a_microvm_has_the_memory_that_it_needs),
         cmocka_unit_test(the_sample_file_is_a_file_that_is_accepted),
         cmocka_unit_test(every_setting_is_listed_with_its_value),
         cmocka_unit_test(numbers_are_listed_as_they_could_be_written),

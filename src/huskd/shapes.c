@@ -5,6 +5,22 @@
 
 #include "base/str.h"
 
+/* Over virtio-mmio QEMU 7.2 offers queues of 1024 entries, and Linux puts a page into each of those
+ * that it receives a port's bytes by: 8 MiB that a q35 has for containers. */
+enum { MICROVM_MEMORY = 80 << 20 };
+
+uint64_t shape_memory_needed(const struct settings *s)
+{
+    return str_eq(s->machine, "microvm") ? MICROVM_MEMORY : 0;
+}
+
+uint64_t shape_memory_min(const struct settings *s)
+{
+    uint64_t needed = shape_memory_needed(s);
+
+    return needed > s->memory_min ? needed : s->memory_min;
+}
+
 static int shape_add(struct pool_shape shapes[POOL_SHAPES_MAX], size_t *count,
                      const struct pool_shape *shape, struct error **ret_error)
 {
@@ -77,8 +93,8 @@ static int shape_read(const struct settings *s, const char *word, struct pool_sh
                          "pool_shapes: '%s' is not CPUSxMEMORY:NUMBER, such as 2x1GiB:3, or "
                          "CPUSxMEMORY:NUMBER:IMAGE",
                          word);
-    if ((s->cpu_max && cpus > s->cpu_max) || bytes < s->memory_min || bytes & ((1 << 20) - 1) ||
-        (s->memory_max && bytes > s->memory_max))
+    if ((s->cpu_max && cpus > s->cpu_max) || bytes < shape_memory_min(s) ||
+        bytes & ((1 << 20) - 1) || (s->memory_max && bytes > s->memory_max))
         return error_set(ret_error, ERROR_INVALID, 0,
                          "pool_shapes: no pod can ask for '%s': see cpu_max, memory_min and "
                          "memory_max",
