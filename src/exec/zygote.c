@@ -369,22 +369,21 @@ static bool is_next(const struct zygote *z, const struct zygote *than)
 /* Whoever waits for one for which there is no room waits no longer. */
 static struct zygote *choose(struct templates *ts)
 {
-    struct template *t;
+    struct template *t, *given_up = NULL;
     struct zygote *next = NULL;
-    bool given_up = false;
     DL_FOREACH(ts->list, t) {
         struct zygote *z = t->zygote;
         if (!may_be_made(z))
             continue;
         if (!has_room(ts) && !gives_way(ts, z)) {
-            given_up |= z->asked_for;
+            given_up = z->asked_for ? t : given_up;
             z->asked_for = false;
         } else if (is_next(z, next)) {
             next = z;
         }
     }
     if (given_up)
-        template_changed(ts->list);
+        template_changed(given_up);
     return next;
 }
 
