@@ -105,7 +105,7 @@ void freeze_end(const struct wire_awake *message)
         error_set(&error, ERROR_STATE, 0, "the guest is awake");
     } else if (identity_change(message, &error) == 0) {
         phase = PHASE_AWAKE;
-        grow_expect(message->cpus);
+        grow_expect(message->cpus, message->more_bytes);
     }
     serve_reply(message->seq, error);
 }

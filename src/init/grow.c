@@ -19,14 +19,27 @@
 
 enum {
     LIST_MAX = 256,             /* "0-3,7" */
-    CPUS_DEADLINE_MS = 3000,    /* then a container starts with what is there */
+    DEADLINE_MS = 3000,         /* without news; then a container starts with what is there */
     OVERHEAD_PART = 32,         /* of new memory: the kernel's own tables for it */
     THREAD_BYTES = 8 * 16 << 10 /* the kernel's own rule: an eighth of memory in stacks */
 };
 
-static uint64_t memory_known; /* bytes, in the limits */
-static uint32_t cpus_expected;
-static struct alarm cpus_alarm;
+static uint64_t memory_known;    /* bytes, in the limits */
+static uint64_t memory_expected; /* bytes; 0: no more than there are */
+static uint32_t cpus_expected;   /* same */
+static struct alarm late_alarm;
+
+static void growth_late(struct alarm *alarm);
+
+/* Something came, or all that is to come. */
+static void growth_look(void)
+{
+    alarm_unset(&late_alarm);
+    if (grow_ready())
+        container_look_again();
+    else
+        alarm_set(&late_alarm, DEADLINE_MS, growth_late);
+}
 
 void grow_open(void)
 {
@@ -49,6 +62,11 @@ static void memory_look(void)
     file_write(THREADS_MAX, text);
     cgroup_grow(more - more / OVERHEAD_PART, more / THREAD_BYTES);
     container_limits_changed();
+    if (!memory_expected)
+        return;
+    if (memory_known >= memory_expected)
+        memory_expected = 0;
+    growth_look();
 }
 
 /* ---- CPUs ----------------------------------------------------------------------------------- */
@@ -90,30 +108,36 @@ static void cpus_look(void)
     CLEANUP_FREE char *online = file_read(CPU_DIR "/online", LIST_MAX);
     if (present && online && !str_eq(present, online))
         list_walk(present, cpu_online);
-    if (cpus_expected && cpus_count() >= cpus_expected)
-        grow_expect(0);
+    if (!cpus_expected || cpus_count() < cpus_expected)
+        return;
+    cpus_expected = 0;
+    growth_look();
 }
 
-static void cpus_late(struct alarm *alarm)
-{
-    say(LOG_WARNING, "only %u of %u CPUs came within %d seconds", cpus_count(), cpus_expected,
-        CPUS_DEADLINE_MS / 1000);
-    grow_expect(0);
-}
+/* ---- who waits ------------------------------------------------------------------------------ */
 
-void grow_expect(uint32_t cpus)
+static void growth_late(struct alarm *alarm)
 {
-    alarm_unset(&cpus_alarm);
-    cpus_expected = cpus > 1 && cpus > cpus_count() ? cpus : 0;
     if (cpus_expected)
-        alarm_set(&cpus_alarm, CPUS_DEADLINE_MS, cpus_late);
-    else
-        container_look_again();
+        say(LOG_WARNING, "only %u of %u CPUs came", cpus_count(), cpus_expected);
+    if (memory_expected)
+        say(LOG_WARNING, "only %llu MiB of %llu MiB of memory came",
+            (unsigned long long)memory_known >> 20, (unsigned long long)memory_expected >> 20);
+    cpus_expected = 0;
+    memory_expected = 0;
+    growth_look();
+}
+
+void grow_expect(uint32_t cpus, uint64_t more_bytes)
+{
+    cpus_expected = cpus > 1 && cpus > cpus_count() ? cpus : 0;
+    memory_expected = more_bytes ? memory_known + more_bytes : 0;
+    growth_look();
 }
 
 bool grow_ready(void)
 {
-    return !cpus_expected;
+    return !cpus_expected && !memory_expected;
 }
 
 void grow_event(const char *event)

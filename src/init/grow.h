@@ -11,9 +11,9 @@
 void grow_open(void);
 /* News of a device: "add@/devices/system/cpu/cpu1". NULL: of some device. */
 void grow_event(const char *event);
-/* So many CPUs are on their way; 0: none. */
-void grow_expect(uint32_t cpus);
-/* False while a container should still wait for CPUs. */
+/* So many CPUs there will be (0: as many as there are), and so much more memory. */
+void grow_expect(uint32_t cpus, uint64_t more_bytes);
+/* False while a container should still wait for that. */
 bool grow_ready(void);
 
 #endif

@@ -122,7 +122,7 @@ static void uuid_make(char ret[UUID_SIZE])
              hex + 20);
 }
 
-void guest_awake(struct keeper *k, uint32_t cpus, guest_done *done)
+void guest_awake(struct keeper *k, const struct wire_vm_boot *boot, guest_done *done)
 {
     uint8_t entropy[ENTROPY_SIZE], id[16];
     char machine_id[2 * sizeof(id) + 1], boot_id[UUID_SIZE];
@@ -130,7 +130,10 @@ void guest_awake(struct keeper *k, uint32_t cpus, guest_done *done)
                            .entropy = {entropy, sizeof(entropy)},
                            .machine_id = machine_id,
                            .boot_id = boot_id,
-                           .cpus = cpus};
+                           .cpus = boot->cpus,
+                           .more_bytes = boot->memory_bytes > boot->base_bytes
+                                             ? boot->memory_bytes - boot->base_bytes
+                                             : 0};
     random_fill(entropy, sizeof(entropy));
     random_fill(id, sizeof(id));
     str_hex(machine_id, id, sizeof(id));

@@ -226,9 +226,9 @@ char *guest_text(const char *text);
 void guest_connect(struct keeper *k, int fd, bool cloned);
 /* A frame from the guest: every byte of it may be hostile. */
 void guest_frame(struct keeper *k, const struct wire_frame *frame);
-/* The first words to the guest of a clone, which will have so many CPUs. `done` comes with its
- * answer. */
-void guest_awake(struct keeper *k, uint32_t cpus, guest_done *done);
+/* The first words to the guest of a clone, which will have what it was booted with. `done` comes
+ * with its answer. */
+void guest_awake(struct keeper *k, const struct wire_vm_boot *boot, guest_done *done);
 /* Sends a request; its `seq` (the first field of each) is set here. `done` may be called at once
  * if it cannot be sent. */
 void guest_request(struct keeper *k, unsigned type, uint32_t stream, void *message,

@@ -367,7 +367,7 @@ static void grown(const struct error *error, void *arg)
 static void clone_begin(struct keeper *k, const struct wire_vm_boot *m)
 {
     k->waking = k->grows = true;
-    guest_awake(k, m->cpus, awoken);
+    guest_awake(k, m, awoken);
     k->ops->grow(k->hyper, m->memory_bytes, m->cpus, grown, k);
 }
 
