@@ -42,6 +42,9 @@ int daemon_exit_code(struct cli *cli, const char *container, const char *exec, i
  * not run or was lost. `relay` (may be NULL) may have told it already. */
 struct relay;
 void reason_print(struct cli *cli, const char *container, int code, const struct relay *relay);
+/* Refuses a terminal for a process whose input does not come from one: an end of file would not
+ * reach it. Not of hyperctl, which always asks for one. */
+int terminal_check(const struct cli *cli, const struct args *args, struct error **ret_error);
 /* Turns the response on this connection, whose head has been read, into an error if its status
  * is 400 or more. */
 int daemon_check(struct http *http, struct error **ret_error);

@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 #include "base/str.h"
 #include "husk/cli.h"
@@ -151,6 +152,15 @@ static int exec_detached(struct cli *cli, const char *container, const char *exe
     return code;
 }
 
+int terminal_check(const struct cli *cli, const struct args *args, struct error **ret_error)
+{
+    bool both = args_has(args, "tty") && args_has(args, "interactive");
+    if (cli->hyper || !both || isatty(STDIN_FILENO))
+        return 0;
+    return error_set(ret_error, ERROR_INVALID, 0,
+                     "standard input is not a terminal: leave out option '--tty'");
+}
+
 int cmd_exec(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     CLEANUP_FREE char *exec = NULL;
@@ -158,6 +168,8 @@ int cmd_exec(struct cli *cli, const struct args *args, struct error **ret_error)
     bool input = !detach && (cli->hyper || args_has(args, "interactive"));
     if (args_has(args, "vm"))
         return exec_in_guest(cli, args, ret_error);
+    if (!detach && terminal_check(cli, args, ret_error) < 0)
+        return -1;
     if (exec_create(cli, args, input, &exec, ret_error) < 0)
         return -1;
     CLEANUP_FREE char *target = http_target("/exec/start", "container", args->words[0], "exec",

@@ -20,6 +20,40 @@ static double now_ms(void)
     return (double)now.tv_sec * 1000 + (double)now.tv_nsec / 1e6;
 }
 
+/* ---- signals while something is created -------------------------------------------------------
+ *
+ * Whether it was, a husk that a signal ends at once does not know. So the first one is noted until
+ * the answer is there; a second one ends it. */
+
+static const int ENDING[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+static volatile sig_atomic_t noted;
+
+static void on_signal(int signal)
+{
+    noted = signal;
+}
+
+static void signals_note(void)
+{
+    const struct sigaction action = {.sa_handler = on_signal,
+                                     .sa_flags = (int)(SA_RESETHAND | SA_RESTART)};
+    struct sigaction before;
+    for (size_t i = 0; i < ARRAY_SIZE(ENDING); i++)
+        if (sigaction(ENDING[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL)
+            sigaction(ENDING[i], &action, NULL);
+}
+
+/* From now on they end husk again, and so does one that was noted. */
+static void signals_obey(void)
+{
+    struct sigaction before;
+    for (size_t i = 0; i < ARRAY_SIZE(ENDING); i++)
+        if (sigaction(ENDING[i], NULL, &before) == 0 && before.sa_handler == on_signal)
+            signal(ENDING[i], SIG_DFL);
+    if (noted)
+        raise(noted);
+}
+
 /* ---- creating ------------------------------------------------------------------------------- */
 
 /* The names of the images of a pod or a container. */
@@ -71,14 +105,17 @@ static const char *image_missing(const struct error *error, const json_t *spec)
     return NULL;
 }
 
-/* POSTs until no image is missing: each may be, and each is pulled once. */
+/* POSTs until no image is missing: each may be, and each is pulled once. When it is done signals
+ * are noted. */
 static int object_post(struct cli *cli, const char *target, const json_t *spec, bool pull,
                        json_t **ret, struct error **ret_error)
 {
     for (size_t tries = 0;; tries++) {
         CLEANUP_ERROR struct error *error = NULL;
+        signals_note();
         if (daemon_json(cli, "POST", target, spec, ret, &error) == 0)
             return 0;
+        signals_obey();
         const char *image = image_missing(error, spec);
         if (!image || tries == spec_image_count(spec))
             return error_move(ret_error, &error);
@@ -149,6 +186,8 @@ static int container_create(struct cli *cli, const struct args *args, struct err
     if (object_create(cli, args, target, spec, &answer, ret_error) < 0)
         return -1;
     printf("Container ID is %s\n", json_text(answer, "ID"));
+    fflush(stdout);
+    signals_obey();
     return 0;
 }
 
@@ -159,6 +198,8 @@ static int pod_create(struct cli *cli, const struct args *args, json_t *spec,
     if (object_create(cli, args, "/pod/create", spec, &answer, ret_error) < 0)
         return -1;
     printf("Pod ID is %s\n", json_text(answer, "ID"));
+    fflush(stdout);
+    signals_obey();
     return 0;
 }
 
@@ -275,6 +316,10 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
         http_begin(start, &begin, ret_error) < 0)
         return -1;
     timeline_mark(&run->timeline, "husk: attached");
+    if (noted) {
+        waiting_end(run->cli);
+        return SIGNAL_STATUS + noted;
+    }
     int rc = relay_run(&relay, &error);
     waiting_end(run->cli);
     timeline_mark_at(&run->timeline, "husk: started", relay.started_ns);
@@ -373,6 +418,12 @@ static int run_spec(struct cli *cli, const struct args *args, const json_t *spec
         .input = cli->hyper || spec_has_input(spec),
         .remove = args_has(args, "rm"),
         .timeline = timeline};
+    if (noted) {
+        pod_remove(&run);
+        return SIGNAL_STATUS + noted;
+    }
+    if (!attach)
+        signals_obey();
     return attach ? run_attached(&run, ret_error) : run_detached(&run, began_ms, ret_error);
 }
 
@@ -383,7 +434,10 @@ int cmd_run(struct cli *cli, const struct args *args, struct error **ret_error)
         args_has(args, "podfile") ? args_has(args, "attach") || args_has(args, "rm") : true;
     if (pod_describe(cli, args, &spec, ret_error) < 0)
         return -1;
-    return run_spec(cli, args, spec, attach && !args_has(args, "detach"), ret_error);
+    attach = attach && !args_has(args, "detach");
+    if (attach && terminal_check(cli, args, ret_error) < 0)
+        return -1;
+    return run_spec(cli, args, spec, attach, ret_error);
 }
 
 int cmd_run_pod(struct cli *cli, const struct args *args, struct error **ret_error)
