@@ -51,10 +51,12 @@ unsigned exec_parked(const struct exec *exec)
     return exec->parked_count;
 }
 
-static void park(struct exec *exec, struct ref ctr, int fd, const void *early, size_t early_size)
+static void park(struct exec *exec, struct ref ctr, struct tty_size size, int fd, const void *early,
+                 size_t early_size)
 {
     struct parked *parked = xcalloc(1, sizeof(*parked));
     parked->ctr = ctr;
+    parked->size = size;
     parked->fd = fd;
     buf_append(&parked->early, early, early_size);
     DL_APPEND(exec->parked, parked);
@@ -91,26 +93,30 @@ static void attach_send(struct exec *exec, struct link *link, const struct conta
     link_ask(link, WIRE_ATTACH, &message, fd, attach_replied, NULL);
 }
 
-void parked_hand_over(struct exec *exec, struct link *link, const struct container *ctr)
+struct tty_size parked_hand_over(struct exec *exec, struct link *link, const struct container *ctr)
 {
+    struct tty_size size = {0};
     struct parked *parked, *next;
     DL_FOREACH_SAFE(exec->parked, parked, next) {
         if (!ref_eq(parked->ctr, ctr->object.ref))
             continue;
         attach_send(exec, link, ctr, parked->fd, parked->early.data, parked->early.len);
         parked->fd = -1;
+        size = parked->size.rows ? parked->size : size;
         parked_free(exec, parked);
     }
+    return size;
 }
 
-void exec_attach(struct exec *exec, struct ref ref, int fd, const void *early, size_t early_size)
+void exec_attach(struct exec *exec, struct ref ref, struct tty_size size, int fd, const void *early,
+                 size_t early_size)
 {
     const struct container *ctr = world_ctr(exec->world, ref);
     struct link *link = ctr ? link_of_pod(exec, ctr->pod) : NULL;
     if (ctr && link && exec_has(exec, ctr) && ctr->state != CTR_PENDING)
         attach_send(exec, link, ctr, fd, early, early_size);
     else if (ctr && exec->parked_count < ATTACH_PARKED_MAX)
-        park(exec, ref, fd, early, early_size);
+        park(exec, ref, size, fd, early, early_size);
     else
         close(fd);
 }

@@ -59,7 +59,7 @@ static void ran(const struct error *error, uint64_t value, void *arg)
 }
 
 static void run_send(struct task *task, struct link *link, const struct container *ctr,
-                     const struct pod *pod, const struct process *process)
+                     const struct pod *pod, const struct process *process, struct tty_size tty)
 {
     struct exec *exec = task->exec;
     CLEANUP_ERROR struct error *error = NULL;
@@ -85,6 +85,8 @@ static void run_send(struct task *task, struct link *link, const struct containe
         .groups = (const char *const *)process->groups,
         .flags = process_flags(process) | (storage_shares(&exec->config) ? WIRE_SHARED : 0),
         .log_max_bytes = log_max_bytes(exec, pod),
+        .rows = tty.rows,
+        .cols = tty.cols,
     };
     task->ask = link_ask(link, WIRE_RUN, &message, fd, ran, task);
 }
@@ -103,8 +105,8 @@ static void run_begin(struct task *task)
     const struct pod *pod = world_pod(exec->world, ctr->pod);
     struct process process;
     process_of(ctr, pod, image, &process);
-    parked_hand_over(exec, link, ctr);
-    run_send(task, link, ctr, pod, &process);
+    struct tty_size tty = parked_hand_over(exec, link, ctr);
+    run_send(task, link, ctr, pod, &process, tty);
     process_clear(&process);
 }
 

@@ -108,9 +108,15 @@ void exec_refuse_kvm(struct exec *exec, const char *why);
 /* Whether the container's keeper is there and knows it: it was started in the VM that runs. */
 bool exec_has(const struct exec *exec, const struct container *ctr);
 
+struct tty_size {
+    uint32_t rows, cols; /* of a client's terminal; 0: it has none, or did not tell */
+};
+
 /* Gives a client's socket (taken over) to the container's keeper; waits for the container's start
- * if it is not up. What cannot be done ends in the socket's end. */
-void exec_attach(struct exec *exec, struct ref ctr, int fd, const void *early, size_t early_size);
+ * if it is not up: that is then with a terminal of this size. What cannot be done ends in the
+ * socket's end. */
+void exec_attach(struct exec *exec, struct ref ctr, struct tty_size size, int fd, const void *early,
+                 size_t early_size);
 unsigned exec_parked(const struct exec *exec);
 
 /* A further process in a container, or in the guest itself. */

@@ -41,6 +41,7 @@ struct task {
 struct parked {
     struct parked *prev, *next;
     struct ref ctr;
+    struct tty_size size;
     int fd;
     struct buf early;
 };
@@ -218,8 +219,9 @@ void vm_link_closed(struct link *link);
 
 /* ---- attach.c ------------------------------------------------------------------------------- */
 
-/* The container's RUN has been sent on this link: those who wait for it follow. */
-void parked_hand_over(struct exec *exec, struct link *link, const struct container *ctr);
+/* The container's RUN is about to be sent on this link: those who wait for it go first. The size of
+ * the terminal of one of them. */
+struct tty_size parked_hand_over(struct exec *exec, struct link *link, const struct container *ctr);
 void parked_free_all(struct exec *exec);
 
 /* ---- adopt.c -------------------------------------------------------------------------------- */

@@ -96,15 +96,12 @@ static int exec_create(struct cli *cli, const struct args *args, bool input, cha
     CLEANUP_FREE char *command = json_array_text(args->words + 1);
     CLEANUP_FREE char *env = exec_environment(args, ret_error);
     CLEANUP_FREE char *h = NULL, *w = NULL;
-    unsigned rows, columns;
     bool tty = args_has(args, "tty");
 
     if (!env)
         return -1;
-    if (tty && term_size(&rows, &columns)) {
-        h = str_printf("%u", rows);
-        w = str_printf("%u", columns);
-    }
+    if (tty)
+        term_size(&h, &w);
     CLEANUP_FREE char *target =
         http_target("/exec/create", "container", args->words[0], "command", command, "tty",
                     tty ? "true" : "false", "env", args_has(args, "env") ? env : NULL, "workdir",

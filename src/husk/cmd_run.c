@@ -9,6 +9,7 @@
 #include "husk/cli.h"
 #include "husk/relay.h"
 #include "husk/spec.h"
+#include "husk/term.h"
 #include "husk/timeline.h"
 
 enum { SIGNAL_STATUS = 128 };
@@ -297,7 +298,11 @@ static char *start_target(const struct run *run)
 static int attach_and_start(struct run *run, struct http *stream, struct http *start,
                             struct error **ret_error)
 {
-    CLEANUP_FREE char *attach = http_target("/attach", "container", run->container, NULL);
+    CLEANUP_FREE char *h = NULL, *w = NULL;
+    if (run->tty)
+        term_size(&h, &w);
+    CLEANUP_FREE char *attach =
+        http_target("/attach", "container", run->container, "h", h, "w", w, NULL);
     CLEANUP_FREE char *go = start_target(run);
     struct http_request join = {
         .method = "POST", .target = attach, .type = "text/plain", .upgrade = true};

@@ -66,10 +66,9 @@ static void signals_end(const struct sigaction *before)
 
 static void send_size(struct relay *relay)
 {
-    unsigned rows, columns;
-    if (!relay->tty || !term_size(&rows, &columns))
+    CLEANUP_FREE char *h = NULL, *w = NULL;
+    if (!relay->tty || !term_size(&h, &w))
         return;
-    CLEANUP_FREE char *h = str_printf("%u", rows), *w = str_printf("%u", columns);
     CLEANUP_FREE char *target = http_target("/tty/resize", "container", relay->container, "exec",
                                             str_or(relay->exec, ""), "h", h, "w", w, NULL);
     daemon_call(relay->cli, "POST", target, NULL, NULL, NULL);
@@ -245,6 +244,12 @@ int relay_output(struct relay *relay, const char *data, size_t size, struct erro
     return size ? pieces_write(relay, STDOUT_FILENO, &all, 1, ret_error) : 0;
 }
 
+static void raw_begin(struct relay *relay)
+{
+    if (relay->input && relay->tty && !relay->raw)
+        relay->raw = term_raw();
+}
+
 static int stream_read(struct relay *relay, struct error **ret_error)
 {
     struct http *http = relay->stream;
@@ -259,6 +264,7 @@ static int stream_read(struct relay *relay, struct error **ret_error)
             relay->raw && relay->last_keys[0] == KEY_CTRL_P && relay->last_keys[1] == KEY_CTRL_Q;
         return 0;
     }
+    raw_begin(relay); /* the process may write before we hear that it runs */
     return relay_output(relay, http->buffer, (size_t)n, ret_error);
 }
 
@@ -315,7 +321,7 @@ static void process_started(struct relay *relay)
     relay->start = NULL;
     waiting_end(relay->cli);
     if (relay->input) {
-        relay->raw = relay->tty && term_raw();
+        raw_begin(relay);
         relay->reading = true;
         relay->in = xmalloc(INPUT_SIZE);
     }

@@ -54,12 +54,14 @@ bool term_raw(void)
     return true;
 }
 
-bool term_size(unsigned *ret_rows, unsigned *ret_columns)
+bool term_size(char **ret_rows, char **ret_columns)
 {
     struct winsize size;
     if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) < 0 && ioctl(STDIN_FILENO, TIOCGWINSZ, &size) < 0)
         return false;
-    *ret_rows = size.ws_row;
-    *ret_columns = size.ws_col;
-    return size.ws_row && size.ws_col;
+    if (!size.ws_row || !size.ws_col)
+        return false;
+    *ret_rows = str_printf("%u", size.ws_row);
+    *ret_columns = str_printf("%u", size.ws_col);
+    return true;
 }

@@ -10,7 +10,8 @@
 bool term_raw(void);
 /* Back to what it was; may be called at any time, any number of times, from a signal handler. */
 void term_restore(void);
-/* Rows and columns of the terminal on standard output or input; false if neither is one. */
-bool term_size(unsigned *ret_rows, unsigned *ret_columns);
+/* Rows and columns of the terminal on standard output or input, as texts that the caller owns;
+ * false, and they stay, if neither is one. */
+bool term_size(char **ret_rows, char **ret_columns);
 
 #endif

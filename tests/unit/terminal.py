@@ -17,12 +17,14 @@ def wrong(what, got=""):
 
 
 class Session:
-    def __init__(self, *args):
+    def __init__(self, *args, size=None):
         self.before = None
         self.text = b""
         self.status = None
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
+            if size:
+                termios.tcsetwinsize(0, size)
             os.execv(HUSK, ["husk", *args])
         self.before = termios.tcgetattr(self.fd)
 
@@ -117,6 +119,14 @@ def waits():
         wrong("a short wait is shown", s.text)
 
 
+def begins():
+    """What a process sees and writes at once."""
+    for _ in range(5):
+        s = Session("run", "-it", "--rm", "busybox", "stty", "size", size=(30, 100))
+        if (code := s.end()) != 0 or b"30 100\r\n" not in s.text or b"\r\r" in s.text:
+            wrong(f"the size at the start, status {code}", s.text)
+
+
 def sizes():
     s = Session("run", "-it", "--rm", "busybox", "sh", "-c",
                 "echo ready; read x; stty size; read x; stty size")
@@ -145,5 +155,5 @@ def detaches():
         wrong("exit status of attach", code)
 
 
-for test in [waits] if DAEMON == "fake" else [sizes, detaches]:
+for test in [waits] if DAEMON == "fake" else [begins, sizes, detaches]:
     test()

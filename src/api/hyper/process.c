@@ -35,7 +35,7 @@ struct process_session {
     char **argv, **env;
     char *cwd, *user;
     bool tty, stdin_open, raw;
-    uint32_t rows, cols;
+    struct tty_size size;
     enum session_state state;
     uint32_t code;
     char *reason;
@@ -263,15 +263,23 @@ static int env_check(char **env, struct error **ret_error)
     return 0;
 }
 
+static int tty_size_read(struct call *call, struct tty_size *ret, struct error **ret_error)
+{
+    uint64_t rows = 0, cols = 0;
+    if (call_number(call, "h", UINT16_MAX, 0, &rows, ret_error) < 0 ||
+        call_number(call, "w", UINT16_MAX, 0, &cols, ret_error) < 0)
+        return -1;
+    *ret = (struct tty_size){(uint32_t)rows, (uint32_t)cols};
+    return 0;
+}
+
 static int session_read(struct call *call, struct process_session *session,
                         struct error **ret_error)
 {
-    uint64_t rows, cols;
     if (call_strings(call, "command", &session->argv, ret_error) < 0 ||
         call_strings(call, "env", &session->env, ret_error) < 0 ||
         env_check(session->env, ret_error) < 0 ||
-        call_number(call, "h", UINT16_MAX, 0, &rows, ret_error) < 0 ||
-        call_number(call, "w", UINT16_MAX, 0, &cols, ret_error) < 0)
+        tty_size_read(call, &session->size, ret_error) < 0)
         return -1;
     if (!session->argv)
         return error_set(ret_error, ERROR_INVALID, 0, "command: there is nothing to run");
@@ -279,8 +287,6 @@ static int session_read(struct call *call, struct process_session *session,
     session->user = xstrdup(call_query(call, "user"));
     session->tty = call_flag(call, "tty");
     session->stdin_open = call_flag(call, "stdin") || call_is_hyperctl(call);
-    session->rows = (uint32_t)rows;
-    session->cols = (uint32_t)cols;
     return 0;
 }
 
@@ -354,8 +360,8 @@ static void session_start(struct process_session *session, int fd, const void *e
         .tty = session->tty,
         .stdin_open = session->stdin_open && fd >= 0,
         .raw = session->raw,
-        .rows = session->rows,
-        .cols = session->cols,
+        .rows = session->size.rows,
+        .cols = session->size.cols,
     };
     session->asked = true;
     exec_start(session->api->exec, &process, fd, early, size, session_started, session);
@@ -487,14 +493,13 @@ void tty_resize(struct call *call)
 {
     const char *id = call_query(call, "exec");
     struct error *error = NULL;
-    uint64_t rows = 0, cols = 0;
-    if (call_number(call, "h", UINT16_MAX, 0, &rows, &error) == 0)
-        call_number(call, "w", UINT16_MAX, 0, &cols, &error);
-    if (!error && (!rows || !cols))
+    struct tty_size size = {0};
+    tty_size_read(call, &size, &error);
+    if (!error && (!size.rows || !size.cols))
         error_set(&error, ERROR_INVALID, 0, "a terminal needs a height 'h' and a width 'w'");
     if (!error)
-        exec_resize(call->api->exec, call->ctr->pod, call->ctr->id, str_or(id, ""), (uint32_t)rows,
-                    (uint32_t)cols, &error);
+        exec_resize(call->api->exec, call->ctr->pod, call->ctr->id, str_or(id, ""), size.rows,
+                    size.cols, &error);
     if (error)
         call_fail(call, error);
     else
@@ -506,6 +511,7 @@ void tty_resize(struct call *call)
 struct attach {
     struct api *api;
     struct ref ctr;
+    struct tty_size size;
 };
 
 /* An ended container whose keeper is gone, and that nobody is about to start. */
@@ -521,15 +527,17 @@ static void attach_taken(int fd, const void *early, size_t size, void *arg)
     if (fd >= 0 && ctr && attach_is_late(attach->api, ctr))
         log_replay(attach->api, ctr, fd);
     else if (fd >= 0)
-        exec_attach(attach->api->exec, attach->ctr, fd, early, size);
+        exec_attach(attach->api->exec, attach->ctr, attach->size, fd, early, size);
     free(attach);
 }
 
 void ctr_attach(struct call *call)
 {
     const struct container *ctr = call->ctr;
+    struct tty_size size = {0};
     struct error *error = NULL;
-    if (hijack_check(call, &error) == 0 && ctr->state == CTR_REMOVING)
+    if (hijack_check(call, &error) == 0 && tty_size_read(call, &size, &error) == 0 &&
+        ctr->state == CTR_REMOVING)
         error_set(&error, ERROR_STATE, 0, "container '%s' is being removed", ctr->spec.name);
     if (!error && exec_parked(call->api->exec) >= ATTACH_PARKED_MAX)
         error_set(&error, ERROR_LIMIT, 0, "%d clients wait for containers to start already",
@@ -541,5 +549,6 @@ void ctr_attach(struct call *call)
     struct attach *attach = xcalloc(1, sizeof(*attach));
     attach->api = call->api;
     attach->ctr = ctr->object.ref;
+    attach->size = size;
     http_hijack(call->r, HIJACK_TYPE, attach_taken, attach);
 }
