@@ -44,13 +44,19 @@ static void signals_note(void)
             sigaction(ENDING[i], &action, NULL);
 }
 
-/* From now on they end husk again, and so does one that was noted. */
-static void signals_obey(void)
+/* From now on they end husk again. */
+static void signals_let(void)
 {
     struct sigaction before;
     for (size_t i = 0; i < ARRAY_SIZE(ENDING); i++)
         if (sigaction(ENDING[i], NULL, &before) == 0 && before.sa_handler == on_signal)
             signal(ENDING[i], SIG_DFL);
+}
+
+/* The same, and so does one that was noted. */
+static void signals_obey(void)
+{
+    signals_let();
     if (noted)
         raise(noted);
 }
@@ -326,6 +332,7 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
         return SIGNAL_STATUS + noted;
     }
     int rc = relay_run(&relay, &error);
+    signals_let();
     waiting_end(run->cli);
     timeline_mark_at(&run->timeline, "husk: started", relay.started_ns);
     timeline_mark_at(&run->timeline, "husk: first output", relay.output_ns);

@@ -169,6 +169,10 @@ class Handler(socketserver.StreamRequestHandler):
                 "DriverStatus": [["Backing Filesystem", "ext4"]], "MemTotal": 25770000000,
                 "Operating System": "Test", "VMs": 1, "Accel": "tcg", "Settings": {"a": 1}}
 
+    def client_interrupt(self):
+        client = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        os.kill(struct.unpack("iii", client)[0], signal.SIGTERM)
+
     def post_pod_create(self):
         spec = json.loads(self.body)
         if spec["containers"][0]["image"] == "nosuch":
@@ -178,8 +182,7 @@ class Handler(socketserver.StreamRequestHandler):
         cid = (spec["id"].encode().hex() + "0" * 64)[:64]
         PODS[spec["id"]] = {"spec": spec, "process": None, "cid": cid, "over": False}
         if spec["containers"][0]["image"] == "interrupt":  # before the client knows that it is made
-            client = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-            os.kill(struct.unpack("iii", client)[0], signal.SIGTERM)
+            self.client_interrupt()
         return {"ID": spec["id"], "Code": 0, "Cause": ""}
 
     def get_pod_info(self):
@@ -227,6 +230,9 @@ class Handler(socketserver.StreamRequestHandler):
         if not entry["process"]:
             return 127
         code = entry["process"].wait()
+        if entry["spec"]["containers"][0]["image"] == "late":  # the client waits for nothing else
+            self.client_interrupt()
+            time.sleep(1)
         return code if code >= 0 else 128 - code
 
     def delete_pod(self):
