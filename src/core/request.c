@@ -329,7 +329,7 @@ static int pod_is_awake(const struct core *core, const struct pod *pod, const ch
     const struct vm *vm = world_vm(core->world, pod->vm);
 
     if (vm && vm->paused)
-        return error_set(ret_error, ERROR_STATE, 0, "pod '%s' cannot be %s: it is paused",
+        return error_set(ret_error, ERROR_PAUSED, 0, "pod '%s' cannot be %s: it is paused",
                          pod->spec.id, participle);
     if (vm && vm->effect)
         return error_set(ret_error, ERROR_BUSY, 0,

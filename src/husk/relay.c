@@ -82,8 +82,12 @@ static void pass_on(struct relay *relay, int signal)
         http_target(relay->exec ? "/exec/kill" : "/container/kill", "container", relay->container,
                     "exec", relay->exec, "signal", number, NULL);
     relay->interrupts++;
-    if (relay->no_signals || relay->interrupts >= INTERRUPTS_MAX ||
-        (daemon_call(relay->cli, "POST", target, NULL, NULL, &error) < 0 && relay->exec))
+    bool last = relay->no_signals || relay->interrupts >= INTERRUPTS_MAX;
+    bool refused = !last && daemon_call(relay->cli, "POST", target, NULL, NULL, &error) < 0;
+    bool paused = error_is(error, ERROR_PAUSED);
+    if (paused)
+        note_print(relay->cli, "the signal was not passed on: %s", error_text(error));
+    if (last || paused || (refused && relay->exec)) /* a container may be started again */
         relay->signal = signal;
     else if (relay->interrupts == INTERRUPTS_MAX - 1)
         note_print(relay->cli, "it has not ended yet; once more, and husk leaves it alone");

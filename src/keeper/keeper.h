@@ -193,7 +193,7 @@ void vm_left(struct keeper *k, const struct error *error);
 void vm_share_ended(struct keeper *k);
 /* The agent's connection has ended. */
 void vm_link_ended(struct keeper *k, const struct error *why);
-/* ERROR_STATE unless it runs and is not paused, or is a clone that wakes up. */
+/* ERROR_PAUSED, or ERROR_STATE, unless it runs, or is a clone that wakes up. */
 int vm_check_usable(const struct keeper *k, struct error **ret_error);
 /* The guest's clock is set to the host's, to some ms as soon as the host is not too busy for it. */
 void vm_set_clock(struct keeper *k);

@@ -45,7 +45,7 @@ int vm_check_usable(const struct keeper *k, struct error **ret_error)
     if (k->turned_off)
         return error_set(ret_error, ERROR_STATE, 0, "the VM is being turned off");
     if (k->paused || k->pause_asks)
-        return error_set(ret_error, ERROR_STATE, 0, "the VM is paused");
+        return error_set(ret_error, ERROR_PAUSED, 0, "the VM is paused");
     return 0;
 }
 

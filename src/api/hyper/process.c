@@ -290,6 +290,17 @@ static int session_read(struct call *call, struct process_session *session,
     return 0;
 }
 
+/* What is asked of its processes would wait, and say nothing. */
+static int pod_check_awake(const struct api *api, const struct pod *pod, struct error **ret_error)
+{
+    const struct vm *vm = world_vm(api->world, pod->vm);
+    if (!vm || !vm->paused)
+        return 0;
+    return error_set(ret_error, ERROR_PAUSED, 0,
+                     "pod '%s' is paused: 'husk unpause %s' lets it go on", pod->spec.id,
+                     pod->spec.id);
+}
+
 /* A process can be started in what runs; the refusal is a sentence. */
 static int ctr_check_runs(const struct api *api, const struct container *ctr,
                           struct error **ret_error)
@@ -300,11 +311,7 @@ static int ctr_check_runs(const struct api *api, const struct container *ctr,
     if (!exec_has(api->exec, ctr))
         return error_set(ret_error, ERROR_STATE, 0, "container '%s': its VM is gone",
                          ctr->spec.name);
-    const struct pod *pod = world_pod(api->world, ctr->pod);
-    const struct vm *vm = world_vm(api->world, pod->vm);
-    if (vm && vm->paused)
-        return error_set(ret_error, ERROR_STATE, 0, "pod '%s' is paused", pod->spec.id);
-    return 0;
+    return pod_check_awake(api, world_pod(api->world, ctr->pod), ret_error);
 }
 
 static void session_bind(struct process_session *session, const struct pod *pod,
@@ -438,7 +445,8 @@ void process_in_guest(struct call *call)
     if (call->pod->state != POD_RUNNING)
         error_set(&error, ERROR_STATE, 0, "pod '%s' is not running but %s", call->pod->spec.id,
                   pod_status(call->api->world, call->pod));
-    if (error || hijack_check(call, &error) < 0 || session_new(call->api, &session, &error) < 0 ||
+    if (error || pod_check_awake(call->api, call->pod, &error) < 0 ||
+        hijack_check(call, &error) < 0 || session_new(call->api, &session, &error) < 0 ||
         session_read(call, session, &error) < 0) {
         if (session)
             session_free(session);
@@ -539,6 +547,8 @@ void ctr_attach(struct call *call)
     if (hijack_check(call, &error) == 0 && tty_size_read(call, &size, &error) == 0 &&
         ctr->state == CTR_REMOVING)
         error_set(&error, ERROR_STATE, 0, "container '%s' is being removed", ctr->spec.name);
+    if (!error && ctr_is_up(ctr))
+        pod_check_awake(call->api, world_pod(call->api->world, ctr->pod), &error);
     if (!error && exec_parked(call->api->exec) >= ATTACH_PARKED_MAX)
         error_set(&error, ERROR_LIMIT, 0, "%d clients wait for containers to start already",
                   ATTACH_PARKED_MAX);
