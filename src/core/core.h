@@ -40,6 +40,7 @@ enum {
     BACKOFF_FIRST_MS = 1000,   /* of what is tried again; doubled each time */
     BACKOFF_MAX_MS = 300000,
     BACKOFF_FORGET_MS = 10000,
+    TTL_UNSTARTED_S = 60, /* a pod with a time to live is started in this, or removed */
 };
 
 /* `seed` feeds the ids that the core makes; take it from the kernel's random pool. The world is
@@ -98,7 +99,8 @@ void core_clock(struct core *core, int64_t wall_ns);
 /*                     which object     what else is read
  * POD_CREATE          –                pod_spec (taken)
  * POD_START           pod              vm (optional: an idle one)
- * POD_STOP            pod              grace_ms, keep_vm
+ * POD_STOP            pod              grace_ms, keep_vm. One with a time to live of 0 s is removed
+ *                                      then, and this is answered when it is gone
  * POD_REMOVE          pod              force
  * POD_KILL            pod              signal
  * POD_PAUSE, _UNPAUSE pod

@@ -264,6 +264,136 @@ static void a_turn_is_bound_by_answers_and_by_what_destroys(void **state)
     }
     assert_true(off && files);
 }
+
+/* ---- time to live --------------------------------------------------------------------------- */
+
+#define MORTAL(seconds)                                                                            \
+    "{\"id\":\"web\",\"ttlSecondsAfterFinished\":" seconds                                         \
+    ",\"containers\":[{\"name\":\"c\",\"image\":\"busybox\"}]}"
+
+/* The pod, which runs. */
+static struct pod *run_mortal(const char *text)
+{
+    struct pod *pod = make_pod(text);
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    while (pod->state != POD_RUNNING)
+        act(EFFECT_COUNT);
+    return pod;
+}
+
+static void end_container(struct container *ctr)
+{
+    core_ctr_ended(core, ctr->object.ref, &(struct ctr_end){.run = ctr->run, .code = 3});
+}
+
+/* Lets time pass until it is gone; how much did. */
+static uint64_t seconds_to_live(struct ref pod)
+{
+    uint64_t passed_ms = 0;
+    struct effect effect;
+
+    while (world_pod(world, pod)) {
+        assert_true(core_next_effect(core, &effect));
+        passed_ms += effect.delay_ms;
+        core_clock(core, core->wall_ns + (int64_t)effect.delay_ms * 1000000);
+        core_done(core, effect.token, NULL, NULL);
+    }
+    return passed_ms / 1000;
+}
+
+static void a_mortal_pod_goes_some_time_after_its_containers_have_ended(void **state)
+{
+    struct pod *pod = run_mortal(MORTAL("10"));
+    struct ref ref = pod->object.ref;
+    struct request wait = {.kind = REQ_CTR_WAIT, .ctr = pod->containers->object.ref};
+
+    assert_int_equal(pod->expires_ns, 0);
+    ask(wait);
+    end_container(pod->containers);
+    assert_string_equal(answer(), "");
+    assert_int_equal(pod->expires_ns, core->wall_ns + INT64_C(10000000000));
+    ask((struct request){.kind = REQ_CTR_START, .ctr = pod->containers->object.ref});
+    assert_int_equal(pod->expires_ns, 0);
+    act(EFFECT_COUNT);
+    assert_int_equal(pod->containers->state, CTR_RUNNING);
+    end_container(pod->containers);
+    assert_int_equal(seconds_to_live(ref), 10);
+}
+
+static void the_time_of_a_pod_is_longer_than_any_timer(void **state)
+{
+    struct pod *pod = run_mortal(MORTAL("86400"));
+
+    end_container(pod->containers);
+    assert_int_equal(seconds_to_live(pod->object.ref), 86400);
+}
+
+static void a_stop_of_a_pod_that_goes_at_once_is_answered_when_it_is_gone(void **state)
+{
+    struct pod *pod = run_mortal(MORTAL("0"));
+    struct ref ref = pod->object.ref;
+
+    assert_null(ask((struct request){.kind = REQ_POD_STOP, .pod = ref}));
+    while (world_pod(world, ref)) {
+        struct effect effect;
+
+        assert_null(answer());
+        assert_true(core_next_effect(core, &effect));
+        core_done(core, effect.token, NULL, NULL);
+    }
+    assert_string_equal(answer(), "");
+}
+
+static void a_stop_of_a_mortal_pod_hears_why_its_files_stay(void **state)
+{
+    struct pod *pod = run_mortal(MORTAL("0"));
+
+    ask((struct request){.kind = REQ_POD_STOP, .pod = pod->object.ref});
+    act(EFFECT_REMOVE_FILES);
+    assert_string_equal(answer(), "pod 'web': its files cannot be removed yet: no luck");
+}
+
+static void a_mortal_pod_that_nobody_starts_is_given_a_minute(void **state)
+{
+    struct pod *pod = make_pod(MORTAL("0"));
+
+    assert_int_equal(seconds_to_live(pod->object.ref), TTL_UNSTARTED_S);
+}
+
+static void a_mortal_pod_whose_start_fails_or_is_stopped_has_no_minute_more(void **state)
+{
+    struct pod *pod = make_pod(MORTAL("0"));
+    struct ref ref = pod->object.ref;
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = ref});
+    act(EFFECT_CTR_RUN);
+    assert_string_equal(answer(), "pod 'web': step 'run': container 'c': no luck");
+    assert_null(world_pod(world, ref));
+    pod = make_pod(MORTAL("0"));
+    ref = pod->object.ref;
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = ref});
+    ask((struct request){.kind = REQ_POD_STOP, .pod = ref});
+    act(EFFECT_COUNT);
+    assert_null(world_pod(world, ref));
+}
+
+static void a_mortal_pod_has_no_container_that_always_runs(void **state)
+{
+    static const char always[] = "{\"image\":\"busybox\",\"restartPolicy\":\"always\"}";
+    struct pod *pod = run_mortal(MORTAL("0"));
+    struct ctr_spec *spec = NULL;
+
+    assert_int_equal(ctr_spec_parse(always, strlen(always), &spec, NULL), 0);
+    const char *refused =
+        ask((struct request){.kind = REQ_CTR_CREATE, .pod = pod->object.ref, .ctr_spec = spec});
+
+    assert_non_null(strstr(refused, "exclude each other"));
+}
+
 static void nothing_is_started_while_the_daemon_ends(void **state)
 {
     struct pod *pod = make_pod("{\"id\":\"web\",\"restartPolicy\":\"always\",\"containers\":[{"
@@ -303,6 +433,13 @@ int main(void)
         TEST(a_pod_whose_vm_dies_is_listed_with_its_reason),
         TEST(a_completion_of_the_past_is_dropped),
         TEST(a_turn_is_bound_by_answers_and_by_what_destroys),
+        TEST(a_mortal_pod_goes_some_time_after_its_containers_have_ended),
+        TEST(the_time_of_a_pod_is_longer_than_any_timer),
+        TEST(a_stop_of_a_pod_that_goes_at_once_is_answered_when_it_is_gone),
+        TEST(a_stop_of_a_mortal_pod_hears_why_its_files_stay),
+        TEST(a_mortal_pod_that_nobody_starts_is_given_a_minute),
+        TEST(a_mortal_pod_whose_start_fails_or_is_stopped_has_no_minute_more),
+        TEST(a_mortal_pod_has_no_container_that_always_runs),
         TEST(nothing_is_started_while_the_daemon_ends),
     };
 

@@ -188,6 +188,8 @@ static enum verdict pod_verdict(const struct core *core, const struct pod *pod, 
             return op->error && pod->want != POD_WANT_GONE ? OPEN : MISSED;
         return pod->state == POD_STARTING ? OPEN : MISSED;
     case REQ_POD_STOP:
+        if (pod->spec.ttl.given && !pod->spec.ttl.count)
+            return OPEN; /* until it is gone */
         return pod->state == POD_CREATED || pod->state == POD_REMOVING ? REACHED : OPEN;
     case REQ_POD_PAUSE:
     case REQ_POD_UNPAUSE:

@@ -256,6 +256,16 @@ static enum progress step_off(struct core *core, struct pod *pod)
     return DONE;
 }
 
+/* From now on, that it is finished. */
+static void pod_begin_to_age(struct core *core, struct pod *pod, uint32_t least_s)
+{
+    uint32_t ttl_s = pod->spec.ttl.count > least_s ? pod->spec.ttl.count : least_s;
+
+    pod->expires_ns = core->wall_ns + ttl_s * INT64_C(1000000000);
+    pod->timer = 0;
+    core_changed(core, &pod->object);
+}
+
 /* After a failure: those that their policy lets run again keep their wish. */
 static bool restart_wanted(const struct pod *pod)
 {
@@ -306,6 +316,8 @@ static void stop_done(struct core *core, struct pod *pod)
     str_set(&pod->target_vm, NULL);
     if (pod->want == POD_WANT_RUNNING)
         pod_settle_failure(core, pod);
+    if (pod->spec.ttl.given && pod->want == POD_WANT_CREATED && !pod->expires_ns)
+        pod_begin_to_age(core, pod, 0);
     pod_move(core, pod, POD_CREATED);
     pod_tell(core, pod, pod->failed ? "Failed" : "Stopped", pod->reason);
 }
@@ -416,6 +428,7 @@ static void begin_start(struct core *core, struct pod *pod)
 {
     pod->timer = 0;
     pod->restart_ns = 0;
+    pod->expires_ns = 0;
     pod->failed = false;
     str_set(&pod->reason, NULL);
     POD_FOREACH_CTR(c, pod) {
@@ -424,6 +437,44 @@ static void begin_start(struct core *core, struct pod *pod)
         core_changed(core, &c->object);
     }
     pod_move(core, pod, POD_STARTING);
+}
+
+/* ---- the end of its time -------------------------------------------------------------------- */
+
+/* It has been started again. */
+static void pod_stay(struct core *core, struct pod *pod)
+{
+    if (!pod->expires_ns)
+        return;
+    pod->expires_ns = 0;
+    pod->timer = 0;
+    core_changed(core, &pod->object);
+}
+
+static void pod_expire(struct core *core, struct pod *pod)
+{
+    pod_tell(core, pod, "Expired", "it has finished, and its time to live is over");
+    pod_stop_asked(core, pod, POD_WANT_GONE);
+    if (pod->state == POD_RUNNING)
+        pod_begin_stop(core, pod, 0, false);
+}
+
+/* Of one with a time to live. Its timer may be shorter than that, and is set again then. */
+static void pod_age(struct core *core, struct pod *pod)
+{
+    bool never_started = pod->state == POD_CREATED && !pod->started_ns && !pod->failed;
+
+    if (!pod_has_finished(pod)) {
+        pod_stay(core, pod);
+        return;
+    }
+    if (!pod->expires_ns)
+        pod_begin_to_age(core, pod, never_started ? TTL_UNSTARTED_S : 0);
+    if (pod->expires_ns <= core->wall_ns)
+        pod_expire(core, pod);
+    else if (!pod->timer)
+        core_set_timer(core, &pod->object, &pod->timer,
+                       core_delay_until(core, pod->expires_ns) + 1);
 }
 
 /* Between recipes: the next one, if have is not want. */
@@ -438,6 +489,8 @@ static void pod_close_gap(struct core *core, struct pod *pod)
         pod_begin_stop(core, pod, pod->grace_ms, pod->keep_vm);
     else if (pod->state == POD_CREATED && pod->restart_ns && !pod->timer)
         core_set_timer(core, &pod->object, &pod->timer, core_delay_until(core, pod->restart_ns));
+    else if (pod->spec.ttl.given)
+        pod_age(core, pod);
 }
 
 void pod_advance(struct core *core, struct pod *pod)
@@ -549,6 +602,7 @@ static void files_failed(struct core *core, struct pod *pod, const struct error 
     error_wrap(&told, "pod '%s': its files cannot be removed yet", pod->spec.id);
     str_set(&pod->reason, told->message);
     ops_fail(&pod->object, REQ_POD_REMOVE, told);
+    ops_fail(&pod->object, REQ_POD_STOP, told);
     for (struct op *op = pod->ops, *next; op; op = next) {
         next = op->next;
         if (op->error)

@@ -209,6 +209,8 @@ static int ctr_create_admit(const struct core *core, const struct pod *pod,
     if (pod->container_count >= SPEC_CONTAINERS_MAX)
         return error_set(ret_error, ERROR_LIMIT, 0, "pod '%s' has %d containers already",
                          pod->spec.id, SPEC_CONTAINERS_MAX);
+    if (pod_restart_check(&pod->spec, spec->restart, ret_error) < 0)
+        return -1;
     if (spec->name && world_ctr_in_pod(pod, spec->name))
         return error_set(ret_error, ERROR_EXISTS, 0, "container name '%s' is in use in pod '%s'",
                          spec->name, pod->spec.id);

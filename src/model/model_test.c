@@ -64,6 +64,14 @@ static void each_mistake_in_a_podfile_has_one_clear_sentence(void **state)
          "containers[0] and containers[1] are both named 'n'"},
         {"{\"log\":{\"type\":\"syslog\"}}",
          "log type 'syslog' is not supported: json-file and none are"},
+        {"{\"ttlSecondsAfterFinished\":-1}",
+         "'ttlSecondsAfterFinished' is -1, must be 0 to 2147483647"},
+        {"{\"ttlSecondsAfterFinished\":true}",
+         "'ttlSecondsAfterFinished': expected a number, found true"},
+        {"{\"ttlSecondsAfterFinished\":0,\"containers\":[{\"image\":\"x\","
+         "\"restartPolicy\":\"always\"}]}",
+         "'ttlSecondsAfterFinished' and the restart policy 'always' exclude each other: what is "
+         "always started again never finishes"},
     };
 
     for (size_t i = 0; i < ARRAY_SIZE(rows); i++)
@@ -91,7 +99,8 @@ static void a_podfile_that_was_written_reads_as_the_same(void **state)
 {
     static const char text[] =
         "{\"id\":\"web\",\"hostname\":\"w\",\"labels\":{\"a\":\"b\\\"\\u000a\"},\"tty\":true,"
-        "\"restartPolicy\":\"always\",\"resource\":{\"vcpu\":2,\"memory\":256},"
+        "\"restartPolicy\":\"onFailure\",\"resource\":{\"vcpu\":2,\"memory\":256},"
+        "\"ttlSecondsAfterFinished\":0,"
         "\"log\":{\"type\":\"json-file\",\"config\":{\"max-size\":\"1m\"}},"
         "\"storage\":{\"size\":512},\"containers\":[{\"name\":\"c\",\"image\":\"busybox\","
         "\"command\":[\"sh\"],\"entrypoint\":[\"e\"],\"workdir\":\"/w\","

@@ -91,6 +91,16 @@ static const char *pod_status_created(const struct pod *pod)
     return ran || pod->started_ns ? "succeeded" : "pending";
 }
 
+bool pod_has_finished(const struct pod *pod)
+{
+    if (pod->state == POD_CREATED)
+        return pod->want == POD_WANT_CREATED;
+    POD_FOREACH_CTR(c, pod)
+        if (c->state != CTR_ENDED || c->want != CTR_WANT_STOPPED)
+            return false;
+    return pod->state == POD_RUNNING && pod->containers;
+}
+
 const char *pod_status(const struct world *world, const struct pod *pod)
 {
     const struct vm *vm = world_vm(world, pod->vm);

@@ -64,6 +64,7 @@ struct pod {
     char *reason;       /* why it is not what was wanted; NULL: nothing to say */
     uint32_t backoff;   /* starts in a row that ended early: 2^n seconds until the next */
     int64_t restart_ns; /* wall clock of the start that is due by policy; 0: none */
+    int64_t expires_ns; /* it has finished: wall clock of its removal by spec.ttl; 0: none is due */
 
     /* the core's own, not stored */
     uint32_t effect;   /* serial of the effect that is on its way, 0: none */
@@ -79,6 +80,10 @@ struct pod {
 
 const char *pod_state_name(enum pod_state state);
 int pod_state_from_name(const char *name);
+/* Nothing of it is up, nor will be if nobody asks for it: all its containers have ended, or it was
+ * stopped, or never started. */
+bool pod_has_finished(const struct pod *pod);
+
 const char *pod_want_name(enum pod_want want);
 int pod_want_from_name(const char *name);
 

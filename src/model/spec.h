@@ -36,6 +36,12 @@ int restart_from_name(const char *name);
 
 enum tristate { UNSET, NO, YES };
 
+/* A span of time, of which 0 is one too. */
+struct seconds {
+    bool given;
+    uint32_t count;
+};
+
 struct ctr_spec {
 #define SPEC_POD(kind, type, key, member, min, max, doc)
 #define SPEC_CTR(kind, type, key, member, min, max, doc) type member;
@@ -83,6 +89,9 @@ void ctr_spec_freep(struct ctr_spec **spec);
 
 /* [a-zA-Z0-9][a-zA-Z0-9_.-]*, at most NAME_LEN_MAX. `what` ("pod name") begins the refusal. */
 int name_check(const char *what, const char *name, struct error **ret_error);
+
+/* Whether the pod may have a container with that policy. */
+int pod_restart_check(const struct pod_spec *spec, enum restart restart, struct error **ret_error);
 
 /* "TERM", "SIGTERM", "15" → 15; 0 if it is none. Numbers are Linux's on x86. */
 unsigned signal_from_name(const char *name);

@@ -173,6 +173,25 @@ static int unique_check(const struct pod_spec *spec, struct error **ret_error)
     return 0;
 }
 
+int pod_restart_check(const struct pod_spec *spec, enum restart restart, struct error **ret_error)
+{
+    if (!spec->ttl.given || restart != RESTART_ALWAYS)
+        return 0;
+    return error_set(ret_error, ERROR_INVALID, 0,
+                     "'ttlSecondsAfterFinished' and the restart policy 'always' exclude each "
+                     "other: what is always started again never finishes");
+}
+
+static int ttl_check(const struct pod_spec *spec, struct error **ret_error)
+{
+    if (pod_restart_check(spec, spec->restart, ret_error) < 0)
+        return -1;
+    for (size_t i = 0; i < spec->container_count; i++)
+        if (pod_restart_check(spec, spec->containers[i].restart, ret_error) < 0)
+            return -1;
+    return 0;
+}
+
 int pod_spec_check(const struct pod_spec *spec, const struct spec_limits *limits,
                    struct error **ret_error)
 {
@@ -180,7 +199,8 @@ int pod_spec_check(const struct pod_spec *spec, const struct spec_limits *limits
         return -1;
     if (spec->hostname && hostname_check(spec->hostname, ret_error) < 0)
         return -1;
-    if (resource_check(spec, limits, ret_error) < 0 || log_check(spec, ret_error) < 0)
+    if (resource_check(spec, limits, ret_error) < 0 || log_check(spec, ret_error) < 0 ||
+        ttl_check(spec, ret_error) < 0)
         return -1;
     return unique_check(spec, ret_error);
 }

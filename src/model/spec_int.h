@@ -29,6 +29,7 @@ struct spec_kind {
 enum spec_kind_index {
     SPEC_KIND_STRING,
     SPEC_KIND_NUMBER,
+    SPEC_KIND_SECONDS,
     SPEC_KIND_BOOL,
     SPEC_KIND_LIST,
     SPEC_KIND_MAP,

@@ -69,20 +69,28 @@ static void string_clear(void *member)
 
 /* ---- numbers -------------------------------------------------------------------------------- */
 
-static int number_read(const json_t *value, const struct spec_field *field, const char *path,
-                       void *member, struct error **ret_error)
+static int number_check(const json_t *value, const struct spec_field *field, const char *path,
+                        struct error **ret_error)
 {
     json_int_t number = json_integer_value(value);
 
     if (!json_is_integer(value))
         return spec_wrong_type(path, "a number", value, ret_error);
-    if (number == 0)
-        return 0; /* HyperContainer's clients write 0 for "not given" */
     if (number < field->min || number > field->max)
         return error_set(ret_error, ERROR_INVALID, 0,
                          "'%s' is %" JSON_INTEGER_FORMAT ", must be %" PRId64 " to %" PRId64, path,
                          number, field->min, field->max);
-    *(uint64_t *)member = (uint64_t)number;
+    return 0;
+}
+
+static int number_read(const json_t *value, const struct spec_field *field, const char *path,
+                       void *member, struct error **ret_error)
+{
+    if (json_is_integer(value) && json_integer_value(value) == 0)
+        return 0; /* HyperContainer's clients write 0 for "not given" */
+    if (number_check(value, field, path, ret_error) < 0)
+        return -1;
+    *(uint64_t *)member = (uint64_t)json_integer_value(value);
     return 0;
 }
 
@@ -99,6 +107,30 @@ static void number_write(const void *member, struct buf *out)
 static void number_clear(void *member)
 {
     *(uint64_t *)member = 0;
+}
+
+static int seconds_read(const json_t *value, const struct spec_field *field, const char *path,
+                        void *member, struct error **ret_error)
+{
+    if (number_check(value, field, path, ret_error) < 0)
+        return -1;
+    *(struct seconds *)member = (struct seconds){true, (uint32_t)json_integer_value(value)};
+    return 0;
+}
+
+static bool seconds_is_empty(const void *member)
+{
+    return !((const struct seconds *)member)->given;
+}
+
+static void seconds_write(const void *member, struct buf *out)
+{
+    buf_printf(out, "%" PRIu32, ((const struct seconds *)member)->count);
+}
+
+static void seconds_clear(void *member)
+{
+    *(struct seconds *)member = (struct seconds){0};
 }
 
 /* ---- booleans and words --------------------------------------------------------------------- */
@@ -346,6 +378,7 @@ static void envs_write(const void *member, struct buf *out)
 const struct spec_kind spec_kinds[SPEC_KIND_COUNT] = {
     [SPEC_KIND_STRING] = {"string", string_read, pointer_is_empty, string_write, string_clear},
     [SPEC_KIND_NUMBER] = {"number", number_read, number_is_empty, number_write, number_clear},
+    [SPEC_KIND_SECONDS] = {"number", seconds_read, seconds_is_empty, seconds_write, seconds_clear},
     [SPEC_KIND_BOOL] = {"true or false", bool_read, word_is_empty, bool_write, word_clear},
     [SPEC_KIND_LIST] = {"list of strings", list_read, pointer_is_empty, list_write, list_clear},
     [SPEC_KIND_MAP] = {"object of strings", map_read, pointer_is_empty, map_write, list_clear},

@@ -210,6 +210,7 @@ static void pod_get_state(struct row *row, struct world *world, struct pod *pod)
     pod->backoff = get_u32(row);
     pod->restart_ns = get_time(row);
     pod->grace_ms = get_u32(row);
+    pod->expires_ns = get_time(row);
 }
 
 static int load_pod(struct row *row, struct world *world, struct error **ret_error)

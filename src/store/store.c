@@ -38,6 +38,7 @@ static const char *const schema[STORE_VERSION] = {
     "ALTER TABLE vms ADD COLUMN template TEXT;",
     ("ALTER TABLE vms ADD COLUMN image_id TEXT;"
      "ALTER TABLE vms ADD COLUMN layer_mb INTEGER NOT NULL DEFAULT 0;"),
+    "ALTER TABLE pods ADD COLUMN expires_ns INTEGER NOT NULL DEFAULT 0;",
 };
 
 static const char *const statements[STATEMENT_COUNT] = {
@@ -49,7 +50,7 @@ static const char *const statements[STATEMENT_COUNT] = {
     [DELETE_NAMES] = "DELETE FROM names WHERE image = ?",
     [PUT_VM] = "REPLACE INTO vms VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_VM] = "DELETE FROM vms WHERE id = ?",
-    [PUT_POD] = "REPLACE INTO pods VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+    [PUT_POD] = "REPLACE INTO pods VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_POD] = "DELETE FROM pods WHERE uid = ?",
     [PUT_CTR] = "REPLACE INTO containers VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
     [DELETE_CTR] = "DELETE FROM containers WHERE id = ?",

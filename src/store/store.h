@@ -24,7 +24,7 @@
 #include "model/world.h"
 
 enum {
-    STORE_VERSION = 4,
+    STORE_VERSION = 5,
     STORE_FEED_KEEP = 10000, /* revisions that are kept, if nothing else is said */
     STORE_RESERVE_BYTES = 1 << 20,
 };

@@ -24,6 +24,8 @@ static struct pod *add_pod(const char *id)
     pod->spec.vcpu = 1;
     pod->spec.memory_mb = 128;
     pod->spec.storage_mb = 1024;
+    pod->spec.ttl = (struct seconds){true, 0};
+    pod->expires_ns = 99;
     pod->state = POD_CREATED;
     world_add_pod(world, pod);
     return pod;
@@ -87,6 +89,8 @@ static void what_was_committed_is_loaded(void **state)
     struct pod *pod = world_pod_by_id(world, "web");
 
     assert_non_null(pod);
+    assert_true(pod->spec.ttl.given);
+    assert_int_equal(pod->expires_ns, 99);
     assert_int_equal(pod->container_count, 2);
     assert_string_equal(pod->containers->spec.name, "c0");
     assert_string_equal(pod->containers->next->spec.name, "c1");
@@ -309,6 +313,7 @@ static void a_store_of_version_1_is_read_and_written(void **state)
 
         assert_non_null(pod);
         assert_ptr_equal(world_vm(world, pod->vm), vm);
+        assert_int_equal(pod->expires_ns, 0);
         assert_int_equal(vm->memory_mb, 512);
         assert_int_equal(vm->qemu_pid, 4242);
         assert_false(vm->pooled);
@@ -316,6 +321,7 @@ static void a_store_of_version_1_is_read_and_written(void **state)
         assert_null(vm->image_id);
         assert_int_equal(store_revision(old), 3);
         world_touch(world, &vm->object);
+        world_touch(world, &pod->object);
         assert_int_equal(store_commit(old, world, &error), 0);
         store_close(old);
     }

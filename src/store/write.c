@@ -127,6 +127,7 @@ static int write_pod(struct store *store, const struct world *world, const void 
     put_int(&row, pod->backoff);
     put_int(&row, pod->restart_ns);
     put_int(&row, pod->grace_ms);
+    put_int(&row, pod->expires_ns);
     return store_step(store, row.statement, ret_error);
 }
 

@@ -77,10 +77,15 @@ static void make_pod(struct request *request)
 {
     CLEANUP_BUF struct buf text = {0};
     CLEANUP_ERROR struct error *error = NULL;
+    static const unsigned ttls[] = {0, 1, 500, 100000};
     unsigned count = (unsigned)(chance() % 4);
+    bool mortal = percent(25);
 
-    buf_printf(&text, "{\"id\":\"p%u\",\"restartPolicy\":\"%s\",\"containers\":[",
-               (unsigned)(chance() % 8), policies[chance() % 3]);
+    buf_printf(&text, "{\"id\":\"p%u\",\"restartPolicy\":\"%s\",", (unsigned)(chance() % 8),
+               policies[chance() % (mortal ? 2 : 3)]);
+    if (mortal)
+        buf_printf(&text, "\"ttlSecondsAfterFinished\":%u,", ttls[chance() % ARRAY_SIZE(ttls)]);
+    buf_append_str(&text, "\"containers\":[");
     for (unsigned i = 0; i < count; i++)
         buf_printf(&text, "%s{\"name\":\"c%u\",\"image\":\"i%u\",\"command\":[\"x\"]}",
                    i ? "," : "", i, (unsigned)(chance() % IMAGE_NAMES));
@@ -338,6 +343,14 @@ static void something_happens(void)
         reality_timer();
 }
 
+/* At rest, long after, none is here any more whose time to live is over. */
+static void check_expired(void)
+{
+    WORLD_FOREACH(struct pod, pod, sim.world, NOUN_POD)
+        if (pod->spec.ttl.given && pod_has_finished(pod))
+            broken("has finished, and stays", pod->spec.id);
+}
+
 /* At rest only somebody who waits for a container's end may be without an answer. */
 static void check_operations(void)
 {
@@ -369,6 +382,7 @@ static void settle(void)
         if (!moved && !reality_is_busy()) {
             reality_compare();
             check_operations();
+            check_expired();
             sim.calm = false;
             return;
         }

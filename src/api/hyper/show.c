@@ -41,6 +41,7 @@ static void show_pod_only(const struct api *api, const struct pod *pod, struct b
     json_number(out, "memory", (int64_t)pod->spec.memory_mb);
     json_text(out, "restartPolicy", str_or(restart_name(pod->spec.restart), "never"));
     json_text(out, "reason", pod->reason);
+    show_time(out, "expires", pod->expires_ns);
 }
 
 void show_pod(const struct api *api, const struct pod *pod, struct buf *out)
