@@ -12,7 +12,10 @@
 #include "husk/term.h"
 #include "husk/timeline.h"
 
-enum { SIGNAL_STATUS = 128 };
+enum {
+    SIGNAL_STATUS = 128,
+    TTL_ATTACHED_S = 10, /* of --rm, should husk not be there any more to remove the pod */
+};
 
 static double now_ms(void)
 {
@@ -370,8 +373,6 @@ static int run_attached(struct run *run, struct error **ret_error)
     return status;
 }
 
-/* There is no --rm here: it would need a process that waits in the background, and hyperctl's way,
- * to remove the pod while it runs, is of no use to anyone. */
 static int run_detached(struct run *run, double began_ms, struct error **ret_error)
 {
     CLEANUP_FREE char *target = start_target(run);
@@ -407,17 +408,21 @@ static bool spec_has_input(const json_t *spec)
     return json_is_true(json_object_get(first, "stdin"));
 }
 
-static int run_spec(struct cli *cli, const struct args *args, const json_t *spec, bool attach,
+/* `--rm`: husk removes the pod itself when it has seen its end, and huskd if husk does not. */
+static void set_ttl(json_t *spec, bool attach)
+{
+    json_object_set_new(spec, "ttlSecondsAfterFinished", json_integer(attach ? TTL_ATTACHED_S : 0));
+}
+
+static int run_spec(struct cli *cli, const struct args *args, json_t *spec, bool attach,
                     struct error **ret_error)
 {
     CLEANUP_JSON json_t *answer = NULL;
     double began_ms = now_ms();
     struct timeline timeline = {.wanted = args_has(args, "timing")};
     timeline_mark(&timeline, "husk: begin");
-    if (!attach && args_has(args, "rm"))
-        return error_set(ret_error, ERROR_INVALID, 0,
-                         "option '--rm' needs an attached container: leave out '--detach'%s",
-                         args_has(args, "podfile") ? " and give '--attach'" : "");
+    if (args_has(args, "rm"))
+        set_ttl(spec, attach);
     if (object_create(cli, args, "/pod/create", spec, &answer, ret_error) < 0)
         return -1;
     timeline_mark(&timeline, "husk: created");
@@ -444,6 +449,9 @@ int cmd_run(struct cli *cli, const struct args *args, struct error **ret_error)
     CLEANUP_JSON json_t *spec = NULL;
     bool attach =
         args_has(args, "podfile") ? args_has(args, "attach") || args_has(args, "rm") : true;
+    if (args_has(args, "rm") && str_eq(args_text(args, "restart"), "always"))
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "options '--rm' and '--restart always' exclude each other");
     if (pod_describe(cli, args, &spec, ret_error) < 0)
         return -1;
     attach = attach && !args_has(args, "detach");
