@@ -10,7 +10,6 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -18,8 +17,8 @@
 #include "base/str.h"
 #include "init/cgroup.h"
 #include "init/container.h"
+#include "init/input.h"
 #include "init/joiner.h"
-#include "init/pace.h"
 #include "init/port.h"
 #include "init/serve.h"
 #include "init/slot.h"
@@ -27,11 +26,8 @@
 
 enum {
     PROCESSES_MAX = 1024,
-    TERMINAL_READ = 4096,        /* what the kernel gives at once */
-    GATHER_MAX = 16,             /* frames of input that are handed over at once */
-    BULK = 16 << 10,             /* input that comes in such frames will go on for a while */
-    GRANT_MIN = WIRE_WINDOW / 4, /* less is not worth a message */
-    PUMP_FRAMES = 64,            /* of output, before input has its turn */
+    TERMINAL_READ = 4096, /* what the kernel gives at once */
+    PUMP_FRAMES = 64,     /* of output, before input has its turn */
     STATUS_SIGNALLED = 128,
 };
 
@@ -133,147 +129,6 @@ static bool process_finish(struct process *p)
         joiner_want(p->container);
     process_free(p);
     return true;
-}
-
-/* ---- input ---------------------------------------------------------------------------------- */
-
-/* Bytes that are off our hands may come again from the keeper. */
-static void input_taken(struct process *p, size_t size)
-{
-    struct wire_credit credit = {.channel = WIRE_STDIN};
-    p->owed += (uint32_t)size;
-    if (p->owed < GRANT_MIN || p->input_ended)
-        return;
-    credit.bytes = p->owed;
-    p->owed = 0;
-    p->window += credit.bytes;
-    port_send(WIRE_CREDIT, p->stream, &credit);
-}
-
-static int input_fd(const struct process *p)
-{
-    return p->tty ? p->out.source.fd : p->input.fd;
-}
-
-static size_t pieces_size(const struct iovec *pieces, int count)
-{
-    size_t size = 0;
-    for (int i = 0; i < count; i++)
-        size += pieces[i].iov_len;
-    return size;
-}
-
-/* Takes `done` bytes away at the beginning. */
-static void pieces_consume(struct iovec *pieces, int count, size_t done)
-{
-    for (int i = 0; i < count && done; i++) {
-        size_t part = done < pieces[i].iov_len ? done : pieces[i].iov_len;
-        pieces[i].iov_base = (uint8_t *)pieces[i].iov_base + part;
-        pieces[i].iov_len -= part;
-        done -= part;
-    }
-}
-
-/* What the process takes, which is all if it reads no more, goes from the pieces. */
-static void input_write(struct process *p, struct iovec *pieces, int count)
-{
-    size_t left = pieces_size(pieces, count), taken = 0;
-    while (left) {
-        ssize_t n = writev(input_fd(p), pieces, count);
-        if (n < 0 && errno == EAGAIN)
-            break;
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            source_close(&p->input);
-        size_t done = n < 0 ? left : (size_t)n;
-        pieces_consume(pieces, count, done);
-        left -= done;
-        taken += done;
-    }
-    input_taken(p, taken);
-}
-
-/* After the last byte: end of file, which for a terminal is a character. */
-static void input_end(struct process *p)
-{
-    struct termios settings;
-    if (p->tty && p->out.source.fd >= 0 && tcgetattr(p->out.source.fd, &settings) == 0 &&
-        write(p->out.source.fd, &settings.c_cc[VEOF], 1) < 0 && errno == EAGAIN)
-        return; /* a full terminal: again when it is ready */
-    p->input_closed = true;
-    source_close(&p->input);
-}
-
-static void input_flush(struct process *p)
-{
-    /* The terminal may still be on its way. */
-    if (p->tty && p->out.source.fd < 0 && !p->out.finished)
-        return;
-    if (p->pending.len) {
-        struct iovec all = {p->pending.data, p->pending.len};
-        input_write(p, &all, 1);
-        buf_consume(&p->pending, p->pending.len - all.iov_len);
-    }
-    if (p->pending.len)
-        return;
-    buf_release(&p->pending);
-    if (p->input_ended && !p->input_closed)
-        input_end(p);
-}
-
-static void input_ready(struct source *source, uint32_t events)
-{
-    struct process *p = (struct process *)((char *)source - offsetof(struct process, input));
-    input_flush(p);
-}
-
-/* Input that came in several frames, and is still where it came. Handed over at once it wakes who
- * reads it once, who would otherwise run after each piece: under emulation each change of process
- * empties the TLB. */
-static struct {
-    uint32_t stream;
-    struct iovec pieces[GATHER_MAX];
-    int count;
-} gathered;
-
-void process_stdin_over(void)
-{
-    struct process *p = gathered.count ? process_find(gathered.stream) : NULL;
-    int count = gathered.count;
-    gathered.count = 0;
-    if (!p)
-        return;
-    if (!p->pending.len && input_fd(p) >= 0)
-        input_write(p, gathered.pieces, count);
-    for (int i = 0; i < count; i++)
-        buf_append(&p->pending, gathered.pieces[i].iov_base, gathered.pieces[i].iov_len);
-    input_flush(p);
-}
-
-void process_stdin(struct process *p, const uint8_t *data, size_t size)
-{
-    if (p->input_ended)
-        return;
-    if (size > p->window) {
-        say(4, "stream %u: %zu bytes of input came without credit", p->stream, size);
-        return;
-    }
-    p->window -= (uint32_t)size;
-    if (gathered.count == GATHER_MAX || (gathered.count && gathered.stream != p->stream))
-        process_stdin_over();
-    if (size >= BULK)
-        pace_bulk();
-    gathered.stream = p->stream;
-    gathered.pieces[gathered.count++] = (struct iovec){(void *)(uintptr_t)data, size};
-    p->input_ended = !size;
-}
-
-static void input_open(struct process *p)
-{
-    struct wire_credit credit = {.channel = WIRE_STDIN, .bytes = WIRE_WINDOW};
-    p->window = credit.bytes;
-    port_send(WIRE_CREDIT, p->stream, &credit);
 }
 
 /* ---- output --------------------------------------------------------------------------------- */
@@ -424,6 +279,10 @@ static void terminal_resize(const struct process *p)
 
 static void terminal_attach(struct process *p, int master)
 {
+    if (p->hung_up) {
+        close(master);
+        return;
+    }
     source_open(&p->out.source, master, EPOLLIN | EPOLLOUT, output_ready);
     terminal_resize(p);
     input_flush(p);
@@ -471,12 +330,21 @@ static void process_parted(struct process *p)
     p->joiner = NULL;
 }
 
+/* Its group, which it leads as soon as it has a session of its own. */
+static void send_hangup(const struct process *p)
+{
+    if (p->pid && kill(-p->pid, SIGHUP) < 0)
+        kill(p->pid, SIGHUP);
+}
+
 /* The child runs the program now, or never will. A refusal is answered when the child is gone, and
  * with it what it had made. */
 static void status_ended(struct process *p)
 {
     source_close(&p->status);
     process_parted(p);
+    if (p->hung_up)
+        send_hangup(p);
     if (!p->pid && p->told.report == LAUNCH_NOTHING) {
         p->told = (struct launch_status){.report = LAUNCH_REFUSED, .kind = ERROR_IO};
         snprintf(p->told.text, sizeof(p->told.text), "what should have made the process has ended");
@@ -546,9 +414,9 @@ static void process_connect(struct process *p, struct ends *e, bool input)
         source_open(&p->err.source, fd_take(&e->ours[END_STDERR]), EPOLLIN, output_ready);
     }
     if (input && !p->tty)
-        source_open(&p->input, fd_take(&e->ours[END_STDIN]), EPOLLOUT, input_ready);
+        input_open(p, fd_take(&e->ours[END_STDIN]));
     if (input || p->tty)
-        input_open(p);
+        input_grant_first(p);
     else
         p->input_ended = p->input_closed = true;
 }
@@ -636,6 +504,16 @@ int process_signal(struct process *p, int signal, bool all, struct error **ret_e
     else if (kill(all ? -pid : pid, signal) < 0)
         return error_set(ret_error, ERROR_IO, errno, "signal %d cannot be sent", signal);
     return 0;
+}
+
+void process_hang_up(struct process *p)
+{
+    p->hung_up = true;
+    input_drop(p);
+    channel_end(&p->out);
+    channel_end(&p->err);
+    if (p->status.fd < 0) /* else when it has begun */
+        send_hangup(p);
 }
 
 static void channel_bound(struct channel *c)

@@ -49,6 +49,7 @@ struct process {
     bool answer_late;          /* after the end: it could not be run, and has a code for that */
     bool input_ended;          /* nothing more comes */
     bool input_closed;         /* and the process was told */
+    bool hung_up;              /* by the keeper */
     uint32_t rows, cols;       /* of the terminal */
     int wait_status;           /* of waitpid(), once pid is 0 */
     struct launch_status told; /* why it could not be run */
@@ -71,12 +72,10 @@ bool process_any(const struct container *container);
 /* True while any process lives: of the container, or (NULL) at all. */
 bool process_alive(const struct container *container);
 
-/* Input for it; 0 bytes: its end. It is handed over by process_stdin_over(), until when `data` must
- * stay. */
-void process_stdin(struct process *p, const uint8_t *data, size_t size);
-void process_stdin_over(void);
 void process_credit(struct process *p, unsigned channel, uint32_t bytes);
 void process_resize(struct process *p, uint32_t rows, uint32_t cols);
+/* Nobody reads or writes its stdio any more: see WIRE_HANG_UP. */
+void process_hang_up(struct process *p);
 int process_signal(struct process *p, int signal, bool all, struct error **ret_error);
 
 /* The output of a container's processes (NULL: of all) is of no interest any more. */

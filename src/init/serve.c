@@ -7,6 +7,7 @@
 #include "init/container.h"
 #include "init/freeze.h"
 #include "init/identity.h"
+#include "init/input.h"
 #include "init/layer.h"
 #include "init/process.h"
 #include "init/util.h"
@@ -86,6 +87,13 @@ static void serve_resize(const struct wire_frame *frame, const void *message)
         process_resize(p, m->rows, m->cols);
 }
 
+static void serve_hang_up(const struct wire_frame *frame, const void *message)
+{
+    struct process *p = process_find(frame->stream);
+    if (p)
+        process_hang_up(p);
+}
+
 static void serve_ctr_clear(const struct wire_frame *frame, const void *message)
 {
     container_clear(message);
@@ -151,7 +159,7 @@ static void serve_stdin(const struct wire_frame *frame, const void *message)
 {
     struct process *p = process_find(frame->stream);
     if (p)
-        process_stdin(p, frame->payload, frame->length);
+        input_take(p, frame->payload, frame->length);
 }
 
 static const struct {
@@ -165,6 +173,7 @@ static const struct {
     {WIRE_EXEC, serve_exec},
     {WIRE_SIGNAL, serve_signal},
     {WIRE_RESIZE, serve_resize},
+    {WIRE_HANG_UP, serve_hang_up},
     {WIRE_CTR_CLEAR, serve_ctr_clear},
     {WIRE_POD_CLEAR, serve_pod_clear},
     {WIRE_POWER_OFF, serve_power_off},
@@ -199,7 +208,7 @@ static void serve_frame(const struct wire_frame *frame)
     CLEANUP_ERROR struct error *error = NULL;
 
     if (frame->type != WIRE_STDIN)
-        process_stdin_over();
+        input_over();
     for (size_t i = 0; i < ARRAY_SIZE(handlers); i++) {
         if (handlers[i].type != frame->type)
             continue;
@@ -219,4 +228,4 @@ static void serve_greeted(void)
     container_forget_credit();
 }
 
-const struct port_ops serve_ops = {serve_frame, process_stdin_over, serve_greeted};
+const struct port_ops serve_ops = {serve_frame, input_over, serve_greeted};

@@ -81,7 +81,7 @@ void client_leave(struct client *c)
         client_left(c);
 }
 
-/* Its socket is dead. The process goes on; an exec's input ends with the client who gave it. */
+/* Its socket is dead. The first process of a container goes on; an exec was only for its client. */
 static void client_gone(struct client *c)
 {
     struct stream *s = c->stream;
@@ -91,7 +91,7 @@ static void client_gone(struct client *c)
     }
     client_free(c);
     if (s->exec)
-        stream_end_input(s);
+        stream_hang_up(s);
     stream_grant(s);
 }
 
@@ -188,7 +188,7 @@ static void input_send_queued(struct client *c)
 
 void client_continue(struct client *c)
 {
-    int events = c->out.len ? WATCH_WRITE : 0;
+    int events = (c->out.len ? WATCH_WRITE : 0) | (c->stream ? WATCH_HANGUP : 0);
     if (c->stream)
         input_send_queued(c);
     /* Input that the process does not take is read and thrown away: so the end is seen. */
@@ -267,6 +267,8 @@ static void client_ready(int events, void *arg)
         return;
     if (events & WATCH_READ && c->stream)
         client_read(c);
+    else if (events & WATCH_HANGUP && c->stream)
+        client_gone(c);
     else
         client_continue(c);
 }

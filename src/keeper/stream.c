@@ -168,6 +168,14 @@ void stream_end_input(struct stream *s)
         conn_send_data(s->keeper->guest, WIRE_STDIN, s->id, NULL, 0);
 }
 
+void stream_hang_up(struct stream *s)
+{
+    if (s->ended)
+        return;
+    s->input_ended = true;
+    guest_send(s->keeper, WIRE_HANG_UP, s->id, &(struct wire_hang_up){});
+}
+
 static void stream_resume_input(struct stream *s)
 {
     struct client *c, *next;

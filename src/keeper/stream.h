@@ -66,6 +66,8 @@ void stream_grant(struct stream *s);
 void stream_input(struct stream *s, const void *data, size_t size);
 /* Ends the process's stdin. */
 void stream_end_input(struct stream *s);
+/* Of an exec: nobody is there any more for whom it runs. */
+void stream_hang_up(struct stream *s);
 /* Writes what was logged in this turn. */
 void stream_flush_log(struct stream *s);
 /* The guest's link takes bytes again. */

@@ -165,7 +165,9 @@ struct watch {
     int events;
 };
 
-/* An error is reported as readiness for what is watched: the next read or write tells which. */
+/* An error is reported as readiness for what is watched: the next read or write tells which. So is
+ * by libuv a hangup that nothing else comes with, which the kernel tells unasked: what watches for
+ * it asks for urgent data, of which these descriptors have none. */
 static void watch_ready(uv_poll_t *uv, int status, int events)
 {
     struct watch *watch = uv->data;
@@ -175,6 +177,8 @@ static void watch_ready(uv_poll_t *uv, int status, int events)
         ready |= WATCH_READ;
     if (events & UV_WRITABLE || status < 0)
         ready |= WATCH_WRITE;
+    if (events & UV_PRIORITIZED || status < 0)
+        ready |= WATCH_HANGUP;
     watch->ready(ready & watch->events, watch->arg);
 }
 
@@ -200,7 +204,8 @@ void watch_set(struct watch *watch, int events)
     else
         sure(uv_poll_start(&watch->uv,
                            (events & WATCH_READ ? UV_READABLE : 0) |
-                               (events & WATCH_WRITE ? UV_WRITABLE : 0),
+                               (events & WATCH_WRITE ? UV_WRITABLE : 0) |
+                               (events & WATCH_HANGUP ? UV_PRIORITIZED : 0),
                            watch_ready));
 }
 

@@ -40,7 +40,11 @@ void timer_free(struct timer *timer);
 
 /* ---- descriptors ---------------------------------------------------------------------------- */
 
-enum { WATCH_READ = 1, WATCH_WRITE = 2 };
+enum {
+    WATCH_READ = 1,
+    WATCH_WRITE = 2,
+    WATCH_HANGUP = 4, /* of a socket without WATCH_READ, whose reader finds it: its peer is gone */
+};
 struct watch;
 /* Calls while fd is ready for any of `events`. The descriptor stays the caller's. */
 struct watch *watch_new(struct loop *loop, int fd, int events, void (*ready)(int events, void *arg),
