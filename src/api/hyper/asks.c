@@ -170,7 +170,8 @@ int ask_vm_create(struct call *call, struct request *request, struct error **ret
     if (cpus < 1)
         return error_set(ret_error, ERROR_INVALID, 0, "cpu: a VM needs at least one");
     if (memory_mb < limits->memory_min_mb)
-        return error_set(ret_error, ERROR_INVALID, 0, "mem: %llu MB are less than the least, %llu",
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "memory of %llu MB is below the minimum of %llu MB",
                          (unsigned long long)memory_mb, (unsigned long long)limits->memory_min_mb);
     request->cpus = (uint32_t)cpus;
     request->memory_mb = memory_mb;

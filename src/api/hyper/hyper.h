@@ -100,6 +100,11 @@ int call_follow(struct call *call, struct error **ret_error);
 #undef ASK
 #undef LOOK
 
+/* ---- order.c -------------------------------------------------------------------------------- */
+
+/* All pods, VMs or images, the oldest first; NULL at the end. The array is the caller's. */
+const void **objects_by_age(const struct world *world, enum noun noun);
+
 /* ---- show.c: objects as JSON ---------------------------------------------------------------- */
 
 /* Each writes the fields of an object that is open. */

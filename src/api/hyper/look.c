@@ -185,7 +185,9 @@ static const char *pod_name_of(const struct api *api, struct ref ref)
 static void list_pods(const struct api *api, const struct filter *filter, bool json,
                       struct buf *out)
 {
-    WORLD_FOREACH(struct pod, pod, api->world, NOUN_POD) {
+    CLEANUP_FREE const void **all = objects_by_age(api->world, NOUN_POD);
+    for (const void **at = all; *at; at++) {
+        const struct pod *pod = *at;
         const struct vm *vm = world_vm(api->world, pod->vm);
         if (!filter_passes(filter, pod->object.ref, pod->vm))
             continue;
@@ -218,7 +220,9 @@ static void list_ctr(const struct api *api, const struct container *ctr, const s
 static void list_ctrs(const struct api *api, const struct filter *filter, bool json,
                       struct buf *out)
 {
-    WORLD_FOREACH(struct pod, pod, api->world, NOUN_POD) {
+    CLEANUP_FREE const void **all = objects_by_age(api->world, NOUN_POD);
+    for (const void **at = all; *at; at++) {
+        const struct pod *pod = *at;
         if (!filter_passes(filter, pod->object.ref, pod->vm))
             continue;
         POD_FOREACH_CTR(ctr, pod)
@@ -228,7 +232,9 @@ static void list_ctrs(const struct api *api, const struct filter *filter, bool j
 
 static void list_vms(const struct api *api, const struct filter *filter, bool json, struct buf *out)
 {
-    WORLD_FOREACH(struct vm, vm, api->world, NOUN_VM) {
+    CLEANUP_FREE const void **all = objects_by_age(api->world, NOUN_VM);
+    for (const void **at = all; *at; at++) {
+        const struct vm *vm = *at;
         if (!filter_passes(filter, vm->pod, vm->object.ref))
             continue;
         if (!json) {
@@ -246,7 +252,9 @@ static void list_vms(const struct api *api, const struct filter *filter, bool js
 static void list_images(const struct api *api, const struct filter *filter, bool json,
                         struct buf *out)
 {
-    WORLD_FOREACH(struct image, image, api->world, NOUN_IMAGE) {
+    CLEANUP_FREE const void **all = objects_by_age(api->world, NOUN_IMAGE);
+    for (const void **at = all; *at; at++) {
+        const struct image *image = *at;
         if (image->state != IMAGE_PRESENT)
             continue;
         if (!json) {
@@ -308,7 +316,9 @@ void look_images(struct call *call)
 {
     const char *wanted = call_query(call, "filter");
     json_t *list = json_array();
-    WORLD_FOREACH(struct image, image, call->api->world, NOUN_IMAGE) {
+    CLEANUP_FREE const void **all = objects_by_age(call->api->world, NOUN_IMAGE);
+    for (const void **at = all; *at; at++) {
+        const struct image *image = *at;
         const char *id = image->id + strlen("sha256:"); /* a colon more would not be understood */
         const long long created = (long long)(image->created_ns / NS_A_SECOND);
         const unsigned long long size = image->size_bytes;

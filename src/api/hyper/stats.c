@@ -157,10 +157,13 @@ static void pods_choose(struct stats *stats, const struct pod *only)
 {
     const struct world *world = stats->call->api->world;
     stats->pods = xcalloc(world->tables[NOUN_POD].count + 1, sizeof(*stats->pods));
-    WORLD_FOREACH(struct pod, pod, world, NOUN_POD)
+    CLEANUP_FREE const void **all = objects_by_age(world, NOUN_POD);
+    for (const void **at = all; *at; at++) {
+        const struct pod *pod = *at;
         if (ref_is(pod->vm) && (!only || pod == only))
             stats->pods[stats->count++] =
                 (struct pod_stats){.stats = stats, .pod = pod->object.ref};
+    }
 }
 
 void look_stats(struct call *call)
