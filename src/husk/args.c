@@ -16,29 +16,30 @@ enum {
 
 /* ---- suggestions ---------------------------------------------------------------------------- */
 
-/* Levenshtein's distance, in one row. */
+static size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
+/* Insertions, deletions, other letters and swaps of two neighbours, each of which is one slip
+ * (optimal string alignment); capitals are none. */
 static size_t edit_distance(const char *a, const char *b)
 {
-    size_t row[NEAR_WORD_MAX + 1], n = strlen(b);
-    if (strlen(a) > NEAR_WORD_MAX || n > NEAR_WORD_MAX)
+    size_t d[NEAR_WORD_MAX + 1][NEAR_WORD_MAX + 1], m = strlen(a), n = strlen(b);
+    if (m > NEAR_WORD_MAX || n > NEAR_WORD_MAX)
         return NEAR_WORD_MAX;
-    for (size_t j = 0; j <= n; j++)
-        row[j] = j;
-    for (size_t i = 1; a[i - 1]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= n; j++) {
-            size_t above = row[j];
-            size_t best = diagonal + (tolower((unsigned char)a[i - 1]) != b[j - 1]);
-            if (above + 1 < best)
-                best = above + 1;
-            if (row[j - 1] + 1 < best)
-                best = row[j - 1] + 1;
-            row[j] = best;
-            diagonal = above;
+    for (size_t i = 0; i <= m; i++)
+        for (size_t j = 0; j <= n; j++) {
+            int x = i ? tolower((unsigned char)a[i - 1]) : 0, y = j ? b[j - 1] : 0;
+            if (!i || !j) {
+                d[i][j] = i + j;
+                continue;
+            }
+            d[i][j] = least(d[i - 1][j - 1] + (x != y), least(d[i - 1][j], d[i][j - 1]) + 1);
+            if (i > 1 && j > 1 && x == b[j - 2] && tolower((unsigned char)a[i - 2]) == y)
+                d[i][j] = least(d[i][j], d[i - 2][j - 2] + 1);
         }
-    }
-    return row[n];
+    return d[m][n];
 }
 
 const char *nearest(const char *typed, const char *(*candidate)(size_t index, void *arg), void *arg)
@@ -124,7 +125,7 @@ static const struct {
 } TYPES[] = {
     [OPTION_PAIR] = {is_pair, "in 'key=value' format"},
     [OPTION_NUMBER] = {is_number, "a number above 0"},
-    [OPTION_MEMORY] = {is_memory, "a size such as 64M or 1G"},
+    [OPTION_MEMORY] = {is_memory, "a size in megabytes, such as 512, 64M or 1G"},
     [OPTION_SECONDS] = {is_seconds, "a time such as 10, 30s or 2m"},
     [OPTION_SIGNAL] = {is_signal, "a signal"},
 };
@@ -138,7 +139,8 @@ static int value_check(const struct option *option, const char *text, struct err
         !TYPES[option->type].valid(text))
         return error_set(ret_error, ERROR_INVALID, 0, "option '--%s': '%s' is not %s", option->name,
                          text, TYPES[option->type].expected);
-    if (!*text && option->type == OPTION_FILE)
+    bool name = option->type == OPTION_FILE || strcmp(option->name, "name") == 0;
+    if (!*text && name)
         return error_set(ret_error, ERROR_INVALID, 0, "option '--%s': the name is empty",
                          option->name);
     return 0;

@@ -8,7 +8,7 @@
 #include "husk/cli.h"
 #include "husk/table.h"
 
-enum { COLUMNS_MAX = 6, SHORT_ID = 12 };
+enum { COLUMNS_MAX = 6, STATUSES_MAX = 6, SHORT_ID = 12 };
 
 /* ---- what can be listed --------------------------------------------------------------------- */
 
@@ -19,14 +19,26 @@ static const struct kind {
     const char *fields[COLUMNS_MAX]; /* of an item of format=json, column by column */
     const char *id;                  /* the field that -q prints */
     size_t theirs;                   /* columns that hyperctl has, too; 0: all */
+    const char *statuses[STATUSES_MAX + 1];
 } KINDS[] = {
-    {"pod", {"POD ID", "POD Name", "VM name", "Status"}, {"id", "name", "vm", "status"}, "id", 0},
+    {"pod",
+     {"POD ID", "POD Name", "VM name", "Status"},
+     {"id", "name", "vm", "status"},
+     "id",
+     0,
+     {"pending", "running", "paused", "stopping", "succeeded", "failed"}},
     {"container",
      {"Container ID", "Name", "POD ID", "Status"},
      {"id", "name", "pod", "status"},
      "id",
-     0},
-    {"vm", {"VM name", "Status", "For image"}, {"id", "status", "image"}, "id", 2},
+     0,
+     {"pending", "running", "succeeded", "failed"}},
+    {"vm",
+     {"VM name", "Status", "For image"},
+     {"id", "status", "image"},
+     "id",
+     2,
+     {"booting", "idle", "associated", "paused", "stopping"}},
 };
 
 static const struct kind *kind_find(const char *item)
@@ -84,6 +96,24 @@ static int filters_check(char *const *filters, const char *const *known, struct 
     return 0;
 }
 
+/* Refuses a pattern for `key` that none of these can match. */
+static int values_check(char *const *filters, const char *key, const char *const *possible,
+                        struct error **ret_error)
+{
+    STRV_FOREACH(filter, filters) {
+        size_t length = strlen(key);
+        bool fits = strncmp(*filter, key, length) != 0 || (*filter)[length] != '=';
+        for (const char *const *value = possible; !fits && *value; value++)
+            fits = fnmatch(*filter + length + 1, *value, 0) == 0;
+        if (fits)
+            continue;
+        CLEANUP_FREE char *all = strv_join(possible, ", ");
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "filter '%s' matches nothing: %s is one of %s", *filter, key, all);
+    }
+    return 0;
+}
+
 static bool item_wanted(const json_t *item, char *const *filters)
 {
     STRV_FOREACH(filter, filters)
@@ -107,12 +137,15 @@ static int items_get(struct cli *cli, const struct args *args, const char *item,
                      struct error **ret_error)
 {
     static const char *const known[] = {"status", "name", "label", "pod", "vm", NULL};
+    static const char *const of_images[] = {"name", NULL};
     CLEANUP_JSON json_t *answer = NULL;
     CLEANUP_STRV char **filters = args_all(args, "filter");
     CLEANUP_FREE char *target = http_target("/list", "item", item, "format", "json", "pod",
                                             owner_wanted(args, filters, "pod"), "vm",
                                             owner_wanted(args, filters, "vm"), NULL);
-    if (filters_check(filters, known, ret_error) < 0 ||
+    const struct kind *kind = kind_find(item);
+    if (filters_check(filters, kind ? known : of_images, ret_error) < 0 ||
+        (kind && values_check(filters, "status", kind->statuses, ret_error) < 0) ||
         daemon_json(cli, "GET", target, NULL, &answer, ret_error) < 0)
         return -1;
     const json_t *items = json_object_get(answer, "items");
@@ -287,13 +320,10 @@ static void image_rows(struct table *table, const json_t *image)
         image_row(table, image, "<none>", "<none>");
 }
 
-/* reference=PATTERN: of the whole name or of its repository; dangling=true|false. */
-static bool image_matches(const json_t *image, const char *filter)
+/* Of the whole name, or of its repository. */
+static bool reference_matches(const json_t *image, const char *wanted)
 {
     const json_t *names = json_object_get(image, "names");
-    const char *wanted = strchr(filter, '=') + 1;
-    if (str_starts(filter, "dangling="))
-        return (json_array_size(names) == 0) == (strcmp(wanted, "true") == 0);
     for (size_t i = 0; i < json_array_size(names); i++) {
         const char *name = json_string_value(json_array_get(names, i)), *rest;
         CLEANUP_FREE char *repository = NULL;
@@ -304,21 +334,34 @@ static bool image_matches(const json_t *image, const char *filter)
     return false;
 }
 
-/* The images that the filters let through; a new reference. */
+/* reference=PATTERN; dangling=true|false. */
+static bool image_matches(const json_t *image, const char *filter)
+{
+    const char *wanted = strchr(filter, '=') + 1;
+    if (str_starts(filter, "dangling="))
+        return (json_array_size(json_object_get(image, "names")) == 0) ==
+               (strcmp(wanted, "true") == 0);
+    return reference_matches(image, wanted);
+}
+
+/* The images that the filters, and a name that was typed, let through; a new reference. */
 static int images_get(struct cli *cli, const struct args *args, json_t **ret,
                       struct error **ret_error)
 {
     static const char *const known[] = {"reference", "dangling", NULL};
+    static const char *const truths[] = {"true", "false", NULL};
+    const char *name = args->verb->id == VERB_IMAGES ? args->words[0] : NULL;
     CLEANUP_JSON json_t *answer = NULL;
     CLEANUP_STRV char **filters = args_all(args, "filter");
     if (filters_check(filters, known, ret_error) < 0 ||
+        values_check(filters, "dangling", truths, ret_error) < 0 ||
         daemon_json(cli, "GET", "/list?item=image&format=json", NULL, &answer, ret_error) < 0)
         return -1;
     const json_t *items = json_object_get(answer, "items");
     *ret = json_array();
     for (size_t i = 0; i < json_array_size(items); i++) {
         json_t *image = json_array_get(items, i);
-        bool wanted = true;
+        bool wanted = !name || reference_matches(image, name);
         STRV_FOREACH(filter, filters)
             wanted = wanted && image_matches(image, *filter);
         if (wanted)
@@ -492,9 +535,11 @@ static int events_copy(struct cli *cli, const struct args *args, char *const *fi
 int cmd_events(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     static const char *const known[] = {"kind", "id", "name", "reason", NULL};
+    static const char *const kinds[] = {"pod", "container", "vm", "image", NULL};
     CLEANUP_STRV char **filters = args_all(args, "filter");
     CLEANUP_FREE char *since = NULL;
     if (filters_check(filters, known, ret_error) < 0 ||
+        values_check(filters, "kind", kinds, ret_error) < 0 ||
         time_argument(args_text(args, "since"), &since, ret_error) < 0)
         return -1;
     CLEANUP_FREE char *target = http_target("/events", "since", since, "follow",

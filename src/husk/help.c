@@ -93,9 +93,10 @@ static void print_examples(const struct verb *verb)
 
 void help_verb(const struct verb *verb)
 {
-    printf("Usage: husk %s %s\n", verb->name, verb->arguments);
+    const char *blank = *verb->arguments ? " " : "";
+    printf("Usage: husk %s%s%s\n", verb->name, blank, verb->arguments);
     if (*verb->alias)
-        printf("       husk %s %s\n", verb->alias, verb->arguments);
+        printf("       husk %s%s%s\n", verb->alias, blank, verb->arguments);
     printf("\n%c%s.\n", toupper((unsigned char)*verb->help), verb->help + 1);
     print_paragraphs(verb->details);
     printf("\nOptions:\n");
@@ -181,6 +182,8 @@ static const char BASH_HEAD[] =
     "            \"${COMP_WORDS[0]}\" list container 2>/dev/null | awk 'NR > 1 { print $2 }'\n"
     "        elif [[ $kind == image ]]; then\n"
     "            \"${COMP_WORDS[0]}\" images 2>/dev/null | awk 'NR > 1 { print $1 \":\" $2 }'\n"
+    "        elif [[ $kind == template ]]; then\n"
+    "            \"${COMP_WORDS[0]}\" template ls -q 2>/dev/null\n"
     "        else\n"
     "            \"${COMP_WORDS[0]}\" list \"$kind\" -q 2>/dev/null\n"
     "        fi\n"
@@ -189,7 +192,8 @@ static const char BASH_HEAD[] =
     "\n"
     "_husk()\n"
     "{\n"
-    "    local current=${COMP_WORDS[COMP_CWORD]} verb= options= files= kinds= i\n"
+    "    local current=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}\n"
+    "    local verb= options= values= kinds= more= value i\n"
     "    local verbs=\"";
 
 static const char BASH_CASES[] = "\"\n"
@@ -205,13 +209,21 @@ static const char BASH_CASES[] = "\"\n"
 static const char BASH_TAIL[] =
     "    esac\n"
     "    if [[ -z $verb ]]; then\n"
-    "        mapfile -t COMPREPLY < <(compgen -W \"$verbs --socket --help\" -- \"$current\")\n"
-    "    elif [[ \" $files \" == *\" ${COMP_WORDS[COMP_CWORD - 1]} \"* ]]; then\n"
-    "        mapfile -t COMPREPLY < <(compgen -f -- \"$current\")\n"
+    "        kinds=\"words:$verbs --socket --help\"\n"
     "    elif [[ $current == -* ]]; then\n"
-    "        mapfile -t COMPREPLY < <(compgen -W \"$options\" -- \"$current\")\n"
-    "    elif [[ $kinds == words:* ]]; then\n"
+    "        kinds=\"words:$options\"\n"
+    "    elif [[ $previous != \"$verb\" && -n $more ]]; then\n"
+    "        kinds=$more\n"
+    "    fi\n"
+    "    [[ -n $verb || $previous != --socket ]] || kinds=file\n"
+    "    for value in $values; do\n"
+    "        [[ -n $verb && ${value%%=*} == \"$previous\" ]] || continue\n"
+    "        kinds=${value#*=}\n"
+    "        kinds=${kinds//|/ }\n"
+    "    done\n"
+    "    if [[ $kinds == words:* ]]; then\n"
     "        mapfile -t COMPREPLY < <(compgen -W \"${kinds#words:}\" -- \"$current\")\n"
+    "        [[ $kinds != *=* ]] || compopt -o nospace 2>/dev/null\n"
     "    elif [[ $kinds == file ]]; then\n"
     "        mapfile -t COMPREPLY < <(compgen -f -- \"$current\")\n"
     "    elif [[ -n $kinds ]]; then\n"
@@ -221,48 +233,97 @@ static const char BASH_TAIL[] =
     "}\n"
     "complete -F _husk husk hyperctl\n";
 
-/* What the words after a verb may be, where its object alone does not tell. */
+/* What the words after a verb may be, where its object alone does not tell; and those after the
+ * first, where they are others. */
 static const struct {
     enum verb_id verb;
     const char *kinds;
+    const char *more;
 } KINDS_OF_VERB[] = {
-    {VERB_RUN, "image"},
-    {VERB_CREATE, "image"},
-    {VERB_RUN_POD, "file"},
-    {VERB_CREATE_POD, "file"},
-    {VERB_ATTACH, "container"},
-    {VERB_COMPLETION, "words:bash"},
-    {VERB_EXEC, "pod container"},
-    {VERB_KILL, "pod container vm"},
-    {VERB_LIST, "words:pod container vm image"},
-    {VERB_INSPECT, "pod container vm image"},
-    {VERB_HELP, "words:$verbs"},
+    {VERB_RUN, "image", ""},
+    {VERB_CREATE, "image", ""},
+    {VERB_RUN_POD, "file", ""},
+    {VERB_CREATE_POD, "file", ""},
+    {VERB_ATTACH, "container", ""},
+    {VERB_COMPLETION, "words:bash", ""},
+    {VERB_EXEC, "pod container", ""},
+    {VERB_KILL, "pod container vm", ""},
+    {VERB_LIST, "words:pod container vm image", ""},
+    {VERB_INSPECT, "pod container vm image", ""},
+    {VERB_IMAGES, "image", ""},
+    {VERB_IMAGE, "words:check prune", "image"},
+    {VERB_TEMPLATE, "words:build inspect ls rm", "template"},
+    {VERB_HELP, "words:$verbs", ""},
 };
 
-static const char *verb_kinds(const struct verb *verb)
+/* The keys of --filter. */
+static const struct {
+    enum verb_id verb;
+    const char *keys;
+} FILTERS_OF_VERB[] = {
+    {VERB_LIST, "words:status=|name=|label=|pod=|vm="},
+    {VERB_IMAGES, "words:reference=|dangling="},
+    {VERB_EVENTS, "words:kind=|id=|name=|reason="},
+};
+
+static const char *verb_kinds(const struct verb *verb, const char **ret_more)
 {
     static const char *const kinds[] = {
         [OBJECT_NONE] = "", [OBJECT_POD] = "pod",     [OBJECT_CONTAINER] = "container",
         [OBJECT_VM] = "vm", [OBJECT_IMAGE] = "image", [OBJECT_ANY] = "pod container",
     };
+    *ret_more = "";
     for (size_t i = 0; i < ARRAY_SIZE(KINDS_OF_VERB); i++)
-        if (KINDS_OF_VERB[i].verb == verb->id)
+        if (KINDS_OF_VERB[i].verb == verb->id) {
+            *ret_more = KINDS_OF_VERB[i].more;
             return KINDS_OF_VERB[i].kinds;
+        }
     return kinds[verb->object];
 }
 
-/* The verb's options of one type (or of all, if `files` is false) as they are typed. */
-static void print_options(const struct verb *verb, bool files)
+/* What the value of an option may be: a kind of name, "file", or words; "" if that is not known. */
+static char *option_kinds(const struct verb *verb, const struct option *option)
+{
+    if (option->type == OPTION_FILE)
+        return xstrdup("file");
+    if (option->type == OPTION_WORD)
+        return str_printf("words:%s", option->argument);
+    if (str_eq(option->argument, "POD") || str_eq(option->argument, "VM"))
+        return xstrdup(str_eq(option->argument, "POD") ? "pod" : "vm");
+    for (size_t i = 0; i < ARRAY_SIZE(FILTERS_OF_VERB); i++)
+        if (strcmp(option->name, "filter") == 0 && FILTERS_OF_VERB[i].verb == verb->id)
+            return xstrdup(FILTERS_OF_VERB[i].keys);
+    return xstrdup("");
+}
+
+/* As they are typed. */
+static void print_options(const struct verb *verb)
 {
     const char *separator = "";
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         const struct option *o = &OPTIONS[i];
-        if (!option_is_of(o, verb->id) || (files && o->type != OPTION_FILE))
+        if (!option_is_of(o, verb->id))
             continue;
         printf("%s--%s", separator, o->name);
         separator = " ";
         if (o->letter)
             printf(" -%c", o->letter);
+    }
+}
+
+/* "--restart=words:never|onFailure|always": those that have a value. */
+static void print_values(const struct verb *verb)
+{
+    const char *separator = "";
+    for (size_t i = 0; i < OPTION_COUNT; i++) {
+        const struct option *o = &OPTIONS[i];
+        if (!option_is_of(o, verb->id) || o->type == OPTION_FLAG)
+            continue;
+        CLEANUP_FREE char *kinds = option_kinds(verb, o);
+        printf("%s--%s=%s", separator, o->name, kinds);
+        separator = " ";
+        if (o->letter)
+            printf(" -%c=%s", o->letter, kinds);
     }
 }
 
@@ -277,11 +338,15 @@ int cmd_completion(struct cli *cli, const struct args *args, struct error **ret_
     fputs(BASH_CASES, stdout);
     for (int id = 0; id < VERB_COUNT; id++) {
         const struct verb *verb = verb_get((enum verb_id)id);
+        const char *more;
         printf("    %s%s%s)\n        options=\"", verb->name, *verb->alias ? "|" : "", verb->alias);
-        print_options(verb, false);
-        printf("\"\n        files=\"");
-        print_options(verb, true);
-        printf("\"\n        kinds=\"%s\"\n        ;;\n", verb_kinds(verb));
+        print_options(verb);
+        printf("\"\n        values=\"");
+        print_values(verb);
+        printf("\"\n        kinds=\"%s\"\n", verb_kinds(verb, &more));
+        if (*more)
+            printf("        more=\"%s\"\n", more);
+        printf("        ;;\n");
     }
     fputs(BASH_TAIL, stdout);
     return 0;

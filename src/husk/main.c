@@ -113,6 +113,11 @@ int main(int argc, char **argv)
     argv += argc > 0;
     if (!leading_options(&argv, &socket))
         return unknown_verb(&cli, *argv);
+    if (!*argv && socket) {
+        note_print(&cli, "there is no verb after '--socket %s'; see '%s help'", socket,
+                   cli.program);
+        return EXIT_HUSK_FAILED;
+    }
     if (!*argv) {
         help_all(&cli);
         return output_finish(&cli, 0);

@@ -169,8 +169,12 @@ static const struct more {
      "husk template build 256M  a template for pods of 256 MiB and more\n"
      "husk template build busybox  one for containers of that image\n"
      "husk template rm 256  remove it again\n"},
-    {VERB_IMAGES, 0, 1, false, cmd_images, "Lists images with their names, ages and sizes.",
-     "husk images -q  ids only\n"},
+    {VERB_IMAGES, 0, 1, false, cmd_images,
+     "Lists images with their names, ages and sizes: all, or those whose name or repository is "
+     "NAME, "
+     "in which *, ? and […] are patterns.",
+     "husk images -q  ids only\n"
+     "husk images 'registry.example/*'  what came from there\n"},
     {VERB_LOAD, 0, 0, false, cmd_load,
      "Reads images from a docker-archive or an OCI layout, as a tar file, plain or compressed with "
      "gzip or zstd: what 'docker save' and 'skopeo copy' write.",
@@ -277,7 +281,21 @@ static const char *verb_candidate(size_t index, void *arg)
     return index < VERB_COUNT ? verbs[index].name : NULL;
 }
 
+/* What other engines call it. */
+static const struct {
+    const char *theirs;
+    enum verb_id ours;
+} ELSEWHERE[] = {
+    {"ps", VERB_LIST},          {"ls", VERB_LIST},   {"get", VERB_LIST},
+    {"delete", VERB_RM},        {"remove", VERB_RM}, {"import", VERB_LOAD},
+    {"export", VERB_SAVE},      {"top", VERB_STATS}, {"resume", VERB_UNPAUSE},
+    {"describe", VERB_INSPECT}, {"log", VERB_LOGS},
+};
+
 const char *verb_nearest(const char *name)
 {
+    for (size_t i = 0; i < ARRAY_SIZE(ELSEWHERE); i++)
+        if (strcasecmp(ELSEWHERE[i].theirs, name) == 0)
+            return verbs[ELSEWHERE[i].ours].name;
     return nearest(name, verb_candidate, NULL);
 }
