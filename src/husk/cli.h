@@ -38,6 +38,12 @@ int daemon_json(struct cli *cli, const char *method, const char *target, const j
  * that was there and is away now is waited for, some minutes, with a remark. */
 int daemon_exit_code(struct cli *cli, const char *container, const char *exec, int *ret_code,
                      struct error **ret_error);
+/* Asks for a container's exit code on a connection of its own, before the end: so the answer is
+ * there however late it is read, and if the container has been removed by then. */
+int exit_code_begin(struct http *wait, const char *container, struct error **ret_error);
+/* Waits for that answer; asks again if the daemon has died over it. */
+int exit_code_end(struct cli *cli, struct http *wait, const char *container, int *ret_code,
+                  struct error **ret_error);
 /* After a container has ended with this code: why, on standard error, if the code means that it was
  * not run or was lost. `relay` (may be NULL) may have told it already. */
 struct relay;

@@ -17,8 +17,10 @@ enum {
     CODE_LOST = 255, /* of a process whose end nobody saw */
 };
 
-/* Opens a hijacked stream and carries it to its end. */
-static int stream_carry(struct relay *relay, const char *target, struct error **ret_error)
+/* Opens a hijacked stream and carries it to its end. With `code_wait` the exit code is asked for on
+ * the way. */
+static int stream_carry(struct relay *relay, const char *target, struct http *code_wait,
+                        struct error **ret_error)
 {
     struct http stream;
     struct http_request request = {
@@ -28,6 +30,8 @@ static int stream_carry(struct relay *relay, const char *target, struct error **
     int rc = http_begin(&stream, &request, ret_error);
     if (rc == 0)
         rc = daemon_check(&stream, ret_error);
+    if (rc == 0 && code_wait)
+        rc = exit_code_begin(code_wait, relay->container, ret_error);
     if (rc == 0)
         rc = relay_run(relay, ret_error);
     http_close(&stream);
@@ -53,20 +57,26 @@ void reason_print(struct cli *cli, const char *container, int code, const struct
         note_print(cli, "container '%s': %s", json_text(status, "name"), reason);
 }
 
-/* The exit status after a stream: of the signal that ended our part, or of the process. */
-static int stream_status(struct relay *relay, struct error **ret_error)
+/* The exit status after a stream: of the signal that ended our part, or of the process, which was
+ * asked for on `code_wait` already, or (NULL) is now. */
+static int stream_status(struct relay *relay, struct http *code_wait, struct error **ret_error)
 {
-    int code;
+    struct cli *cli = relay->cli;
+    int code, rc;
     if (relay->signal)
         return SIGNAL_STATUS + relay->signal;
     if (relay->detached) {
         note_print(relay->cli, "detached; the process goes on");
         return 0;
     }
-    if (daemon_exit_code(relay->cli, relay->container, relay->exec, &code, ret_error) < 0)
+    if (code_wait)
+        rc = exit_code_end(cli, code_wait, relay->container, &code, ret_error);
+    else
+        rc = daemon_exit_code(cli, relay->container, relay->exec, &code, ret_error);
+    if (rc < 0)
         return -1;
     if (!relay->exec)
-        reason_print(relay->cli, relay->container, code, relay);
+        reason_print(cli, relay->container, code, relay);
     return code;
 }
 
@@ -130,7 +140,7 @@ static int exec_in_guest(struct cli *cli, const struct args *args, struct error 
                           .tty = true, /* no frames */
                           .input = cli->hyper || args_has(args, "interactive"),
                           .no_signals = true};
-    if (stream_carry(&relay, target, ret_error) < 0)
+    if (stream_carry(&relay, target, NULL, ret_error) < 0)
         return -1;
     return relay.signal ? SIGNAL_STATUS + relay.signal : 0;
 }
@@ -179,9 +189,9 @@ int cmd_exec(struct cli *cli, const struct args *args, struct error **ret_error)
                           .tty = args_has(args, "tty"),
                           .input = input,
                           .merge = cli->hyper};
-    if (stream_carry(&relay, target, ret_error) < 0)
+    if (stream_carry(&relay, target, NULL, ret_error) < 0)
         return -1;
-    return stream_status(&relay, ret_error);
+    return stream_status(&relay, NULL, ret_error);
 }
 
 /* ---- attach, wait --------------------------------------------------------------------------- */
@@ -201,10 +211,15 @@ int cmd_attach(struct cli *cli, const struct args *args, struct error **ret_erro
 {
     struct relay relay = {.cli = cli, .container = args->words[0], .input = true, .resize = true};
     CLEANUP_FREE char *target = http_target("/attach", "container", args->words[0], NULL);
-    if (container_tty(cli, args->words[0], &relay.tty, ret_error) < 0 ||
-        stream_carry(&relay, target, ret_error) < 0)
+    if (container_tty(cli, args->words[0], &relay.tty, ret_error) < 0)
         return -1;
-    return stream_status(&relay, ret_error);
+    struct http code_wait;
+    http_init(&code_wait, cli->socket);
+    int status = stream_carry(&relay, target, &code_wait, ret_error);
+    if (status == 0)
+        status = stream_status(&relay, &code_wait, ret_error);
+    http_close(&code_wait);
+    return status;
 }
 
 int cmd_wait(struct cli *cli, const struct args *args, struct error **ret_error)

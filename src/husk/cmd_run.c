@@ -276,7 +276,8 @@ static int container_find(struct run *run, struct error **ret_error)
 }
 
 /* After the stream has ended. */
-static int run_status(struct run *run, const struct relay *relay, struct error **ret_error)
+static int run_status(struct run *run, const struct relay *relay, struct http *code_wait,
+                      struct error **ret_error)
 {
     int code;
     if (relay->signal) {
@@ -289,7 +290,7 @@ static int run_status(struct run *run, const struct relay *relay, struct error *
         return 0;
     }
     waiting_begin(run->cli, NULL, "waiting for the exit code of '%s'", run->pod);
-    int rc = daemon_exit_code(run->cli, run->container, NULL, &code, ret_error);
+    int rc = exit_code_end(run->cli, code_wait, run->container, &code, ret_error);
     waiting_end(run->cli);
     if (rc < 0)
         return -1;
@@ -302,10 +303,10 @@ static char *start_target(const struct run *run)
     return http_target("/pod/start", "podId", run->pod, "vmId", run->vm, NULL);
 }
 
-/* The attachment comes first, so that no output is missed, then the start; both on connections of
- * their own. */
-static int attach_and_start(struct run *run, struct http *stream, struct http *start,
-                            struct error **ret_error)
+/* The attachment comes first, so that no output is missed, and the question for the exit code, then
+ * the start; all on connections of their own. */
+static int attach_and_start(struct run *run, struct http *stream, struct http *code_wait,
+                            struct http *start, struct error **ret_error)
 {
     CLEANUP_FREE char *h = NULL, *w = NULL;
     if (run->tty)
@@ -327,6 +328,7 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
 
     waiting_begin(run->cli, run->pod, "starting pod '%s'", run->pod);
     if (http_begin(stream, &join, ret_error) < 0 || daemon_check(stream, ret_error) < 0 ||
+        exit_code_begin(code_wait, run->container, ret_error) < 0 ||
         http_begin(start, &begin, ret_error) < 0)
         return -1;
     timeline_mark(&run->timeline, "husk: attached");
@@ -341,9 +343,9 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
     timeline_mark_at(&run->timeline, "husk: first output", relay.output_ns);
     timeline_mark(&run->timeline, "husk: stream ended");
     run->started = relay.started;
-    run->remove = run->remove && !relay.detached;
+    run->remove = run->remove && !relay.detached && !relay.paused;
     if (rc == 0)
-        return run_status(run, &relay, ret_error);
+        return run_status(run, &relay, code_wait, ret_error);
     /* The keeper may have told why on the stream already. */
     if (relay_has_told(&relay, error_text(error)))
         return EXIT_HUSK_FAILED;
@@ -352,13 +354,15 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *s
 
 static int run_attached(struct run *run, struct error **ret_error)
 {
-    struct http stream, start;
+    struct http stream, code_wait, start;
     http_init(&stream, run->cli->socket);
+    http_init(&code_wait, run->cli->socket);
     http_init(&start, run->cli->socket);
     int status = container_find(run, ret_error);
     if (status == 0)
-        status = attach_and_start(run, &stream, &start, ret_error);
+        status = attach_and_start(run, &stream, &code_wait, &start, ret_error);
     http_close(&stream);
+    http_close(&code_wait);
     http_close(&start);
     if (run->container) {
         timeline_mark(&run->timeline, "husk: exit code");
@@ -408,10 +412,25 @@ static bool spec_has_input(const json_t *spec)
     return json_is_true(json_object_get(first, "stdin"));
 }
 
-/* `--rm`: husk removes the pod itself when it has seen its end, and huskd if husk does not. */
-static void set_ttl(json_t *spec, bool attach)
+static bool restarts_always(const json_t *object)
 {
-    json_object_set_new(spec, "ttlSecondsAfterFinished", json_integer(attach ? TTL_ATTACHED_S : 0));
+    return str_eq(json_string_value(json_object_get(object, "restartPolicy")), "always");
+}
+
+/* `--rm`: husk removes the pod itself when it has seen its end, and huskd if husk does not. */
+static int set_ttl(json_t *spec, bool attach, struct error **ret_error)
+{
+    static const char key[] = "ttlSecondsAfterFinished"; /* a podfile may know better */
+    const json_t *containers = json_object_get(spec, "containers");
+    bool always = restarts_always(spec);
+    for (size_t i = 0; i < json_array_size(containers); i++)
+        always = always || restarts_always(json_array_get(containers, i));
+    if (always)
+        return error_set(ret_error, ERROR_INVALID, 0,
+                         "option '--rm' and the restart policy 'always' exclude each other");
+    if (!json_object_get(spec, key))
+        json_object_set_new(spec, key, json_integer(attach ? TTL_ATTACHED_S : 0));
+    return 0;
 }
 
 static int run_spec(struct cli *cli, const struct args *args, json_t *spec, bool attach,
@@ -421,8 +440,8 @@ static int run_spec(struct cli *cli, const struct args *args, json_t *spec, bool
     double began_ms = now_ms();
     struct timeline timeline = {.wanted = args_has(args, "timing")};
     timeline_mark(&timeline, "husk: begin");
-    if (args_has(args, "rm"))
-        set_ttl(spec, attach);
+    if (args_has(args, "rm") && set_ttl(spec, attach, ret_error) < 0)
+        return -1;
     if (object_create(cli, args, "/pod/create", spec, &answer, ret_error) < 0)
         return -1;
     timeline_mark(&timeline, "husk: created");
@@ -449,9 +468,6 @@ int cmd_run(struct cli *cli, const struct args *args, struct error **ret_error)
     CLEANUP_JSON json_t *spec = NULL;
     bool attach =
         args_has(args, "podfile") ? args_has(args, "attach") || args_has(args, "rm") : true;
-    if (args_has(args, "rm") && str_eq(args_text(args, "restart"), "always"))
-        return error_set(ret_error, ERROR_INVALID, 0,
-                         "options '--rm' and '--restart always' exclude each other");
     if (pod_describe(cli, args, &spec, ret_error) < 0)
         return -1;
     attach = attach && !args_has(args, "detach");

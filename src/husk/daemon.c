@@ -64,10 +64,23 @@ int daemon_check(struct http *http, struct error **ret_error)
     return error_from_answer(http->head.status, &body, ret_error);
 }
 
-int daemon_call(struct cli *cli, const char *method, const char *target, const json_t *body,
-                struct buf *ret, struct error **ret_error)
+/* The rest of an answer whose head is there. */
+static int answer_json(struct http *http, json_t **ret, struct error **ret_error)
 {
-    CLEANUP_BUF struct buf ignored = {0};
+    CLEANUP_BUF struct buf text = {0};
+    json_error_t why;
+    if (daemon_check(http, ret_error) < 0 || http_read_all(http, &text, ret_error) < 0)
+        return -1;
+    *ret = json_loadb((const char *)text.data, text.len, JSON_DECODE_ANY, &why);
+    if (!*ret)
+        return error_set(ret_error, ERROR_CORRUPT, 0, "huskd's answer is not JSON: %s", why.text);
+    return 0;
+}
+
+/* Sends a request; the head of its answer is there then. */
+static int daemon_ask(struct cli *cli, const char *method, const char *target, const json_t *body,
+                      struct error **ret_error)
+{
     CLEANUP_FREE char *text = body ? json_dumps(body, JSON_COMPACT) : NULL;
     struct http_request request = {
         .method = method,
@@ -76,9 +89,15 @@ int daemon_call(struct cli *cli, const char *method, const char *target, const j
         .body = text,
         .size = text ? strlen(text) : 0,
     };
-    if (http_begin(&cli->http, &request, ret_error) < 0)
-        return -1;
-    if (daemon_check(&cli->http, ret_error) < 0)
+    return http_begin(&cli->http, &request, ret_error);
+}
+
+int daemon_call(struct cli *cli, const char *method, const char *target, const json_t *body,
+                struct buf *ret, struct error **ret_error)
+{
+    CLEANUP_BUF struct buf ignored = {0};
+    if (daemon_ask(cli, method, target, body, ret_error) < 0 ||
+        daemon_check(&cli->http, ret_error) < 0)
         return -1;
     return http_read_all(&cli->http, ret ? ret : &ignored, ret_error);
 }
@@ -86,14 +105,9 @@ int daemon_call(struct cli *cli, const char *method, const char *target, const j
 int daemon_json(struct cli *cli, const char *method, const char *target, const json_t *body,
                 json_t **ret, struct error **ret_error)
 {
-    CLEANUP_BUF struct buf text = {0};
-    json_error_t why;
-    if (daemon_call(cli, method, target, body, &text, ret_error) < 0)
+    if (daemon_ask(cli, method, target, body, ret_error) < 0)
         return -1;
-    *ret = json_loadb((const char *)text.data, text.len, JSON_DECODE_ANY, &why);
-    if (!*ret)
-        return error_set(ret_error, ERROR_CORRUPT, 0, "huskd's answer is not JSON: %s", why.text);
-    return 0;
+    return answer_json(&cli->http, ret, ret_error);
 }
 
 /* The process has its exit code whether the daemon runs or not: the keeper writes it down. */
@@ -118,6 +132,14 @@ static int exit_code_ask(struct cli *cli, const char *target, json_t **ret,
     }
 }
 
+static int exit_code_read(const json_t *code, int *ret_code, struct error **ret_error)
+{
+    if (!json_is_integer(code))
+        return error_set(ret_error, ERROR_CORRUPT, 0, "huskd's exit code is not a number");
+    *ret_code = (int)json_integer_value(code) & 0xff;
+    return 0;
+}
+
 int daemon_exit_code(struct cli *cli, const char *container, const char *exec, int *ret_code,
                      struct error **ret_error)
 {
@@ -126,8 +148,26 @@ int daemon_exit_code(struct cli *cli, const char *container, const char *exec, i
         http_target("/exitcode", "container", container, "exec", exec, NULL);
     if (exit_code_ask(cli, target, &code, ret_error) < 0)
         return -1;
-    if (!json_is_integer(code))
-        return error_set(ret_error, ERROR_CORRUPT, 0, "huskd's exit code is not a number");
-    *ret_code = (int)json_integer_value(code) & 0xff;
-    return 0;
+    return exit_code_read(code, ret_code, ret_error);
+}
+
+int exit_code_begin(struct http *wait, const char *container, struct error **ret_error)
+{
+    CLEANUP_FREE char *target = http_target("/exitcode", "container", container, NULL);
+    struct http_request request = {.method = "GET", .target = target, .no_wait = true};
+    return http_begin(wait, &request, ret_error);
+}
+
+int exit_code_end(struct cli *cli, struct http *wait, const char *container, int *ret_code,
+                  struct error **ret_error)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    CLEANUP_JSON json_t *code = NULL;
+    wait->idle = cli->http.idle;
+    wait->idle_arg = cli;
+    if (http_read_head(wait, &error) == 0 && answer_json(wait, &code, &error) == 0)
+        return exit_code_read(code, ret_code, ret_error);
+    if (error_is(error, ERROR_UNAVAILABLE))
+        return daemon_exit_code(cli, container, NULL, ret_code, ret_error);
+    return error_move(ret_error, &error);
 }

@@ -74,6 +74,23 @@ static void send_size(struct relay *relay)
     daemon_call(relay->cli, "POST", target, NULL, NULL, NULL);
 }
 
+static bool is_to_end(int signal)
+{
+    return signal != SIGUSR1 && signal != SIGUSR2;
+}
+
+/* A signal could not be passed on. If the process has ended its stream will, too; but a container
+ * may be about to be started again. */
+static void refused(struct relay *relay, int signal, const struct error *error)
+{
+    bool frozen = error_is(error, ERROR_PAUSED) || error_is(error, ERROR_BUSY);
+    if (frozen)
+        note_print(relay->cli, "the signal was not passed on: %s", error_text(error));
+    relay->paused = error_is(error, ERROR_PAUSED) && is_to_end(signal);
+    if (relay->paused || (relay->exec && !frozen))
+        relay->signal = signal;
+}
+
 static void pass_on(struct relay *relay, int signal)
 {
     CLEANUP_ERROR struct error *error = NULL;
@@ -82,13 +99,10 @@ static void pass_on(struct relay *relay, int signal)
         http_target(relay->exec ? "/exec/kill" : "/container/kill", "container", relay->container,
                     "exec", relay->exec, "signal", number, NULL);
     relay->interrupts++;
-    bool last = relay->no_signals || relay->interrupts >= INTERRUPTS_MAX;
-    bool refused = !last && daemon_call(relay->cli, "POST", target, NULL, NULL, &error) < 0;
-    bool paused = error_is(error, ERROR_PAUSED);
-    if (paused)
-        note_print(relay->cli, "the signal was not passed on: %s", error_text(error));
-    if (last || paused || (refused && relay->exec)) /* a container may be started again */
+    if (relay->no_signals || relay->interrupts >= INTERRUPTS_MAX)
         relay->signal = signal;
+    else if (daemon_call(relay->cli, "POST", target, NULL, NULL, &error) < 0)
+        refused(relay, signal, error);
     else if (relay->interrupts == INTERRUPTS_MAX - 1)
         note_print(relay->cli, "it has not ended yet; once more, and husk leaves it alone");
 }
@@ -341,6 +355,7 @@ static int start_answer(struct relay *relay, struct error **ret_error)
     if (http_read_head(http, ret_error) < 0 || daemon_check(http, ret_error) < 0 ||
         http_read_all(http, &body, ret_error) < 0)
         return -1;
+    http_close(http); /* the daemon serves a limited number of them */
     process_started(relay);
     return 0;
 }

@@ -32,6 +32,7 @@ struct relay {
     /* What came of it. */
     bool detached; /* ctrl-p ctrl-q was typed */
     bool started;  /* the answer on `start` was good */
+    bool paused;   /* `signal` ended husk because the pod is paused */
     int signal;    /* that ended husk's part (SIGPIPE: nobody reads our output), 0: none */
     uint64_t started_ns, output_ns; /* CLOCK_MONOTONIC of that answer and of the first output; 0 */
 

@@ -230,7 +230,8 @@ class Handler(socketserver.StreamRequestHandler):
         if not entry["process"]:
             return 127
         code = entry["process"].wait()
-        if entry["spec"]["containers"][0]["image"] == "late":  # the client waits for nothing else
+        if entry["spec"]["containers"][0]["image"] == "late":
+            time.sleep(0.5)  # the client has seen the end of its stream, and waits for nothing else
             self.client_interrupt()
             time.sleep(1)
         return code if code >= 0 else 128 - code
