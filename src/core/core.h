@@ -40,6 +40,7 @@ enum {
     BACKOFF_FIRST_MS = 1000,   /* of what is tried again; doubled each time */
     BACKOFF_MAX_MS = 300000,
     BACKOFF_FORGET_MS = 10000,
+    TTL_LOOK_MS = 300000, /* between looks at how long a pod has to live: a clock may jump */
     TTL_UNSTARTED_S = 60, /* a pod with a time to live is started in this, or removed */
 };
 

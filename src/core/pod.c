@@ -470,11 +470,13 @@ static void pod_age(struct core *core, struct pod *pod)
     }
     if (!pod->expires_ns)
         pod_begin_to_age(core, pod, never_started ? TTL_UNSTARTED_S : 0);
+    uint64_t left_ms = (uint64_t)(pod->expires_ns - core->wall_ns) / 1000000 + 1;
+
     if (pod->expires_ns <= core->wall_ns)
         pod_expire(core, pod);
     else if (!pod->timer)
         core_set_timer(core, &pod->object, &pod->timer,
-                       core_delay_until(core, pod->expires_ns) + 1);
+                       left_ms < TTL_LOOK_MS ? left_ms : TTL_LOOK_MS);
 }
 
 /* Between recipes: the next one, if have is not want. */
@@ -519,6 +521,8 @@ void pod_advance(struct core *core, struct pod *pod)
 
 void pod_resume_timer(struct core *core, struct pod *pod)
 {
+    if (!pod->restart_ns)
+        return;
     pod->restart_ns = 0;
     core_changed(core, &pod->object);
 }

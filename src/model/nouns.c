@@ -95,10 +95,13 @@ bool pod_has_finished(const struct pod *pod)
 {
     if (pod->state == POD_CREATED)
         return pod->want == POD_WANT_CREATED;
-    POD_FOREACH_CTR(c, pod)
-        if (c->state != CTR_ENDED || c->want != CTR_WANT_STOPPED)
+    POD_FOREACH_CTR(c, pod) {
+        bool rests = c->state == CTR_ENDED || c->state == CTR_PENDING;
+
+        if (!rests || c->want != CTR_WANT_STOPPED)
             return false;
-    return pod->state == POD_RUNNING && pod->containers;
+    }
+    return pod->state == POD_RUNNING;
 }
 
 const char *pod_status(const struct world *world, const struct pod *pod)

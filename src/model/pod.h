@@ -80,8 +80,8 @@ struct pod {
 
 const char *pod_state_name(enum pod_state state);
 int pod_state_from_name(const char *name);
-/* Nothing of it is up, nor will be if nobody asks for it: all its containers have ended, or it was
- * stopped, or never started. */
+/* Nothing of it is up, nor will be if nobody asks for it: its containers have ended, or were not
+ * started, or it was stopped, or never started. */
 bool pod_has_finished(const struct pod *pod);
 
 const char *pod_want_name(enum pod_want want);

@@ -346,9 +346,14 @@ static void something_happens(void)
 /* At rest, long after, none is here any more whose time to live is over. */
 static void check_expired(void)
 {
-    WORLD_FOREACH(struct pod, pod, sim.world, NOUN_POD)
-        if (pod->spec.ttl.given && pod_has_finished(pod))
+    WORLD_FOREACH(struct pod, pod, sim.world, NOUN_POD) {
+        bool runs = !pod->spec.ttl.given;
+
+        POD_FOREACH_CTR(ctr, pod)
+            runs |= ctr_is_up(ctr);
+        if (!runs)
             broken("has finished, and stays", pod->spec.id);
+    }
 }
 
 /* At rest only somebody who waits for a container's end may be without an answer. */
