@@ -188,7 +188,11 @@ static void input_send_queued(struct client *c)
 
 void client_continue(struct client *c)
 {
-    int events = (c->out.len ? WATCH_WRITE : 0) | (c->stream ? WATCH_HANGUP : 0);
+    int events = c->out.len ? WATCH_WRITE : 0;
+    /* Of a container's input all is delivered, however late; an exec does not outlive its client.
+     */
+    if (c->stream && c->stream->exec)
+        events |= WATCH_HANGUP;
     if (c->stream)
         input_send_queued(c);
     /* Input that the process does not take is read and thrown away: so the end is seen. */

@@ -165,6 +165,8 @@ struct watch {
     int events;
 };
 
+static void watch_arm(struct watch *watch);
+
 /* An error is reported as readiness for what is watched: the next read or write tells which. So is
  * by libuv a hangup that nothing else comes with, which the kernel tells unasked: what watches for
  * it asks for urgent data, of which these descriptors have none. */
@@ -179,7 +181,21 @@ static void watch_ready(uv_poll_t *uv, int status, int events)
         ready |= WATCH_WRITE;
     if (events & UV_PRIORITIZED || status < 0)
         ready |= WATCH_HANGUP;
+    if (status < 0)
+        watch_arm(
+            watch); /* libuv watches no more after an error, and one read may not be the last */
     watch->ready(ready & watch->events, watch->arg);
+}
+
+static void watch_arm(struct watch *watch)
+{
+    int events = watch->events;
+
+    sure(uv_poll_start(&watch->uv,
+                       (events & WATCH_READ ? UV_READABLE : 0) |
+                           (events & WATCH_WRITE ? UV_WRITABLE : 0) |
+                           (events & WATCH_HANGUP ? UV_PRIORITIZED : 0),
+                       watch_ready));
 }
 
 struct watch *watch_new(struct loop *loop, int fd, int events, void (*ready)(int events, void *arg),
@@ -199,14 +215,10 @@ void watch_set(struct watch *watch, int events)
     if (watch->events == events)
         return;
     watch->events = events;
-    if (!events)
-        sure(uv_poll_stop(&watch->uv));
+    if (events)
+        watch_arm(watch);
     else
-        sure(uv_poll_start(&watch->uv,
-                           (events & WATCH_READ ? UV_READABLE : 0) |
-                               (events & WATCH_WRITE ? UV_WRITABLE : 0) |
-                               (events & WATCH_HANGUP ? UV_PRIORITIZED : 0),
-                           watch_ready));
+        sure(uv_poll_stop(&watch->uv));
 }
 
 void watch_free(struct watch *watch)
