@@ -294,11 +294,14 @@ static int session_read(struct call *call, struct process_session *session,
 static int pod_check_awake(const struct api *api, const struct pod *pod, struct error **ret_error)
 {
     const struct vm *vm = world_vm(api->world, pod->vm);
-    if (!vm || !vm->paused)
-        return 0;
-    return error_set(ret_error, ERROR_PAUSED, 0,
-                     "pod '%s' is paused: 'husk unpause %s' lets it go on", pod->spec.id,
-                     pod->spec.id);
+    if (vm && vm->paused)
+        return error_set(ret_error, ERROR_PAUSED, 0,
+                         "pod '%s' is paused: 'husk unpause %s' lets it go on", pod->spec.id,
+                         pod->spec.id);
+    if (vm && vm->state == VM_ASSOCIATED && vm->effect)
+        return error_set(ret_error, ERROR_BUSY, 0, "pod '%s' is being paused or unpaused",
+                         pod->spec.id);
+    return 0;
 }
 
 /* A process can be started in what runs; the refusal is a sentence. */
