@@ -234,6 +234,11 @@ bool core_is_bound(const struct core *core)
     return false;
 }
 
+void core_committed(struct core *core)
+{
+    core->turn++;
+}
+
 void core_synced(struct core *core)
 {
     core->ends_recorded = false;

@@ -183,6 +183,8 @@ bool core_next_reply(struct core *core, struct reply *ret);
  * such as a VM that boots, are no more once the host has ended: a world from before them is then
  * as true. */
 bool core_is_bound(const struct core *core);
+/* What was asked so far is committed. */
+void core_committed(struct core *core);
 /* What was committed so far is durable. */
 void core_synced(struct core *core);
 
@@ -190,7 +192,8 @@ void core_synced(struct core *core);
 void core_set_tight(struct core *core, bool tight);
 
 /* The world has been cleared (a commit failed; the world is about to be loaded again): every
- * operation is answered with that error, every effect and timer forgotten. */
+ * operation is answered with that error, and whether it goes on all the same, having been committed
+ * before; every effect and timer is forgotten. */
 void core_reset(struct core *core, const struct error *why);
 
 /* ---- effects -------------------------------------------------------------------------------- */
@@ -294,6 +297,8 @@ void core_ctr_started(struct core *core, struct ref ctr, uint64_t run, int64_t s
 void core_vm_gone(struct core *core, struct ref vm, const char *reason);
 /* Frozen or thawed by somebody else. */
 void core_vm_paused(struct core *core, struct ref vm, bool paused);
+/* It was frozen, or is about to be, because it cannot go on: why, until it is thawed. */
+void core_vm_stuck(struct core *core, struct ref vm, const char *why);
 /* Something that a keeper wants in the events of the VM's pod. */
 void core_vm_event(struct core *core, struct ref vm, const char *reason, const char *message);
 

@@ -14,6 +14,7 @@ struct op {
     struct ref ref;
     struct op *next;     /* of the object */
     struct error *error; /* it has failed, and is answered with this once all is undone */
+    uint64_t turn;       /* of core.turn: it is not committed yet if that is still the same */
     uint64_t run;        /* CTR_START: that run, or a later one */
     uint32_t serial;     /* …_KILL: of its CTR_KILL effects */
     uint32_t left;       /* …_KILL: effects that are not completed */
@@ -44,6 +45,7 @@ struct core {
     bool ends_recorded; /* exit codes were taken in since core_synced() */
     struct vm_pool pool;
     struct restart_policy restarts;
+    uint64_t turn;   /* counts commits */
     uint32_t serial; /* of the last effect or timer */
     uint32_t asked;  /* effects handed out and not completed */
     struct op *ops;  /* by id */

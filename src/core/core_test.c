@@ -265,6 +265,59 @@ static void a_turn_is_bound_by_answers_and_by_what_destroys(void **state)
     assert_true(off && files);
 }
 
+static void who_waits_is_told_whether_what_he_asked_goes_on(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    CLEANUP_ERROR struct error *why = NULL;
+
+    act(EFFECT_COUNT);
+    error_set(&why, ERROR_NO_SPACE, 0, "the disk is full");
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    core_reset(core, why);
+    assert_string_equal(answer(), "the disk is full");
+    core_reloaded(core);
+    ask((struct request){.kind = REQ_POD_STOP, .pod = pod->object.ref});
+    core_committed(core);
+    core_reset(core, why);
+    assert_string_equal(
+        answer(), "it is under way, and goes on when it can be written down: the disk is full");
+}
+
+static void a_pod_that_is_stuck_says_why_until_it_goes_on(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct ref ref = pod->object.ref;
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = ref});
+    act(EFFECT_COUNT);
+    core_vm_stuck(core, pod->vm, "no room");
+    core_vm_paused(core, pod->vm, true);
+    assert_string_equal(pod->reason, "no room");
+    assert_string_equal(
+        ask((struct request){.kind = REQ_CTR_KILL, .ctr = pod->containers->object.ref}),
+        "pod 'web' cannot be signalled: it is paused: no room");
+    ask((struct request){.kind = REQ_POD_UNPAUSE, .pod = ref});
+    act(EFFECT_COUNT);
+    assert_null(pod->reason);
+}
+
+/* It would write on, on a disk that may be full, and hears nothing anyway. */
+static void a_paused_pod_is_not_thawed_to_be_removed(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct effect effect;
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    act(EFFECT_COUNT);
+    core_vm_paused(core, pod->vm, true);
+    ask((struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
+    assert_true(core_next_effect(core, &effect));
+    assert_int_equal(effect.token.kind, EFFECT_VM_OFF);
+    assert_int_equal(effect.grace_ms, 0);
+}
+
 /* ---- time to live --------------------------------------------------------------------------- */
 
 #define MORTAL(seconds)                                                                            \
@@ -433,6 +486,9 @@ int main(void)
         TEST(a_pod_whose_vm_dies_is_listed_with_its_reason),
         TEST(a_completion_of_the_past_is_dropped),
         TEST(a_turn_is_bound_by_answers_and_by_what_destroys),
+        TEST(who_waits_is_told_whether_what_he_asked_goes_on),
+        TEST(a_pod_that_is_stuck_says_why_until_it_goes_on),
+        TEST(a_paused_pod_is_not_thawed_to_be_removed),
         TEST(a_mortal_pod_goes_some_time_after_its_containers_have_ended),
         TEST(the_time_of_a_pod_is_longer_than_any_timer),
         TEST(a_stop_of_a_pod_that_goes_at_once_is_answered_when_it_is_gone),

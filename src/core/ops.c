@@ -108,6 +108,7 @@ struct op *op_add(struct core *core, const struct request *request, struct objec
     op->kind = request->kind;
     op->noun = object->noun;
     op->ref = object->ref;
+    op->turn = core->turn;
     op->next = *object_ops(object);
     *object_ops(object) = op;
     HASH_ADD(hh, core->ops, id, sizeof(op->id), op);
@@ -135,6 +136,15 @@ void core_cancel(struct core *core, uint64_t id)
     op_free(core, op);
 }
 
+static struct error *cleared(const struct core *core, const struct op *op, const struct error *why)
+{
+    struct error *error = error_copy(why);
+
+    if (op->turn != core->turn)
+        error_wrap(&error, "it is under way, and goes on when it can be written down");
+    return error;
+}
+
 void ops_clear(struct core *core, const struct error *why)
 {
     struct op *op, *tmp;
@@ -145,7 +155,7 @@ void ops_clear(struct core *core, const struct error *why)
         if (object)
             op_unlink(op, object);
         if (why)
-            reply_push(core, op->id, error_copy(why), 0, NULL);
+            reply_push(core, op->id, cleared(core, op, why), 0, NULL);
         op_free(core, op);
     }
 }

@@ -196,6 +196,10 @@ static enum progress step_thaw(struct core *core, struct pod *pod)
         return WAIT;
     if (!vm->paused)
         return DONE;
+    if (pod->want == POD_WANT_GONE && !pod->grace_ms) { /* nothing in it has to hear of its end */
+        vm_begin_stop(core, vm, 0, NULL);
+        return DONE;
+    }
     core_ask(core, EFFECT_VM_RESUME, &vm->object, &vm->effect);
     return WAIT;
 }

@@ -331,8 +331,9 @@ static int pod_is_awake(const struct core *core, const struct pod *pod, const ch
     const struct vm *vm = world_vm(core->world, pod->vm);
 
     if (vm && vm->paused)
-        return error_set(ret_error, ERROR_PAUSED, 0, "pod '%s' cannot be %s: it is paused",
-                         pod->spec.id, participle);
+        return error_set(ret_error, ERROR_PAUSED, 0, "pod '%s' cannot be %s: it is paused%s%s",
+                         pod->spec.id, participle, pod->reason ? ": " : "",
+                         str_or(pod->reason, ""));
     if (vm && vm->effect)
         return error_set(ret_error, ERROR_BUSY, 0,
                          "pod '%s' cannot be %s: it is being paused or unpaused", pod->spec.id,

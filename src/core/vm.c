@@ -369,10 +369,22 @@ void core_vm_gone(struct core *core, struct ref ref, const char *reason)
     core_settle(core);
 }
 
+void core_vm_stuck(struct core *core, struct ref ref, const char *why)
+{
+    const struct vm *vm = world_vm(core->world, ref);
+    struct pod *pod = vm ? world_pod(core->world, vm->pod) : NULL;
+
+    if (!pod || pod->state != POD_RUNNING)
+        return;
+    str_set(&pod->reason, why);
+    core_changed(core, &pod->object);
+    core_settle(core);
+}
+
 void core_vm_paused(struct core *core, struct ref ref, bool paused)
 {
     struct vm *vm = world_vm(core->world, ref);
-    const struct pod *pod = vm ? world_pod(core->world, vm->pod) : NULL;
+    struct pod *pod = vm ? world_pod(core->world, vm->pod) : NULL;
 
     if (!vm || vm->paused == paused || (vm->state != VM_IDLE && vm->state != VM_ASSOCIATED))
         return;
@@ -381,6 +393,12 @@ void core_vm_paused(struct core *core, struct ref ref, bool paused)
     if (pod)
         world_tell(core->world, core->wall_ns, &pod->object, paused ? "Paused" : "Unpaused", "%s",
                    "");
+    if (pod && !paused && pod->state == POD_RUNNING)
+        str_set(&pod->reason, NULL);
+    else if (pod && paused && pod->state == POD_STOPPING) /* a stop that nobody would hear */
+        vm_begin_stop(core, vm, 0, NULL);
+    if (pod)
+        core_changed(core, &pod->object);
     core_settle(core);
 }
 

@@ -146,6 +146,8 @@ static void came_vm_event(struct link *link, const void *message)
         boot_not_copied(link, event->message);
     else if (ref_is(link->ref))
         core_vm_event(exec_core(link->exec), link->ref, event->reason, event->message);
+    if (str_eq(event->reason, WIRE_EVENT_DISK_FULL))
+        core_vm_stuck(exec_core(link->exec), link->ref, event->message);
 }
 
 static void came_timing(struct link *link, const void *message)

@@ -113,6 +113,7 @@ static bool round_run(struct daemon *d)
         commit_failed(d, error);
         return false;
     }
+    core_committed(d->core);
     if (bound)
         core_synced(d->core);
     if (dirty)
@@ -470,7 +471,8 @@ static void stop_all(struct daemon *d)
 static void end_late(void *arg)
 {
     struct daemon *d = arg;
-    log_warning("%u pods or VMs have not ended in time, and go on", d->stopping);
+    log_error("%u pods or VMs have not ended in time, and go on", d->stopping);
+    d->status = 1;
     end_now(d);
 }
 

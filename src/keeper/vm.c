@@ -164,7 +164,7 @@ static void hyper_disk_failed(void *arg)
     k->paused = true;
     k->paused_ms = loop_now_ms(k->loop);
     guest_stretch_deadlines(k, 0);
-    control_event(k, LOG_LEVEL_WARNING, "DiskFull",
+    control_event(k, LOG_LEVEL_WARNING, WIRE_EVENT_DISK_FULL,
                   "the storage has no room for what a container writes, and the VM is paused: make "
                   "room, then unpause the pod");
     vm_tell(k);

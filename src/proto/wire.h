@@ -70,9 +70,11 @@ enum wire_framing {
     WIRE_FRAMING_STDCOPY = 1 /* {1 or 2, 0, 0, 0, u32 BE length} before each piece */
 };
 
-/* The reason of a VM_EVENT: the clone could not be a copy of the zygote, which is of no use then.
+/* Reasons of a VM_EVENT that mean more than their words: the clone could not be a copy of the
+ * zygote, which is of no use then; QEMU has frozen the VM because a disk of it cannot be written.
  */
 #define WIRE_EVENT_ZYGOTE_FAILED "ZygoteFailed"
+#define WIRE_EVENT_DISK_FULL     "DiskFull"
 
 enum wire_boot_mode {
     WIRE_BOOT_COLD = 0,

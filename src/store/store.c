@@ -131,10 +131,32 @@ static bool reserve_give(struct store *store)
     return unlink(store->reserve) == 0;
 }
 
+/* Of a disk that is full later the log needs no block any more, and the database seldom one: what
+ * frees space has to be written down as well. The blocks are beyond the end of the file, where
+ * SQLite does not look. Where that fails there is the reserve alone. */
+static void claim_blocks(struct store *store)
+{
+    CLEANUP_FREE char *log = str_printf("%s-wal", store->path);
+    int chunk = STORE_CHUNK_BYTES;
+
+    if (!store->reserve)
+        return;
+    int fd = open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+
+    if (fd >= 0) {
+        fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, STORE_LOG_BYTES);
+        close(fd);
+    }
+    sqlite3_file_control(store->db, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
+}
+
 bool store_is_tight(struct store *store)
 {
-    if (store->tight)
-        reserve_take(store);
+    if (!store->tight)
+        return false;
+    reserve_take(store);
+    if (!store->tight)
+        claim_blocks(store);
     return store->tight;
 }
 
@@ -239,6 +261,7 @@ int store_open(const char *path, struct store **ret, struct error **ret_error)
         store_close(store);
         return -1;
     }
+    claim_blocks(store);
     reserve_take(store);
     *ret = store;
     return 0;

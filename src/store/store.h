@@ -27,6 +27,8 @@ enum {
     STORE_VERSION = 5,
     STORE_FEED_KEEP = 10000, /* revisions that are kept, if nothing else is said */
     STORE_RESERVE_BYTES = 1 << 20,
+    STORE_LOG_BYTES = 6 << 20,     /* of the write-ahead log, which is copied back at 1000 pages */
+    STORE_CHUNK_BYTES = 256 << 10, /* by which the database grows */
 };
 
 struct store;

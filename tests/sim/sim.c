@@ -307,6 +307,7 @@ static void turn_end(void)
         commit_failed(error);
         return;
     }
+    core_committed(sim.core);
     if (dying && seam == 1) {
         crash();
         return;
@@ -343,15 +344,18 @@ static void something_happens(void)
         reality_timer();
 }
 
-/* At rest, long after, none is here any more whose time to live is over. */
+/* At rest, long after, none is here any more whose time to live is over: something of it is up, or
+ * would be, or gone, if it were not paused. */
 static void check_expired(void)
 {
     WORLD_FOREACH(struct pod, pod, sim.world, NOUN_POD) {
-        bool runs = !pod->spec.ttl.given;
+        const struct vm *vm = world_vm(sim.world, pod->vm);
+        bool paused = vm && vm->paused, lives = !pod->spec.ttl.given;
 
-        POD_FOREACH_CTR(ctr, pod)
-            runs |= ctr_is_up(ctr);
-        if (!runs)
+        POD_FOREACH_CTR(c, pod)
+            lives |= ctr_is_up(c) ||
+                     (paused && (c->want == CTR_WANT_RUNNING || c->state == CTR_REMOVING));
+        if (!lives)
             broken("has finished, and stays", pod->spec.id);
     }
 }

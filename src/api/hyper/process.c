@@ -294,6 +294,9 @@ static int session_read(struct call *call, struct process_session *session,
 static int pod_check_awake(const struct api *api, const struct pod *pod, struct error **ret_error)
 {
     const struct vm *vm = world_vm(api->world, pod->vm);
+    if (vm && vm->paused && pod->reason)
+        return error_set(ret_error, ERROR_PAUSED, 0, "pod '%s' is paused: %s", pod->spec.id,
+                         pod->reason);
     if (vm && vm->paused)
         return error_set(ret_error, ERROR_PAUSED, 0,
                          "pod '%s' is paused: 'husk unpause %s' lets it go on", pod->spec.id,

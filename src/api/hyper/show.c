@@ -57,9 +57,10 @@ void show_pod(const struct api *api, const struct pod *pod, struct buf *out)
     json_close(out, ']');
 }
 
+/* Of the last run, once it has ended. */
 static void show_exit_code(const struct container *ctr, struct buf *out)
 {
-    if (ctr->finished_ns)
+    if (ctr->finished_ns && !ctr_is_up(ctr))
         json_number(out, "exitCode", ctr->exit_code);
     else
         json_raw(out, "exitCode", NULL);
@@ -77,9 +78,9 @@ void show_ctr(const struct api *api, const struct container *ctr, struct buf *ou
     json_text(out, "imageID", ctr->image_id);
     show_time(out, "created", ctr->created_ns);
     show_time(out, "started", ctr->started_ns);
-    show_time(out, "finished", ctr->finished_ns);
+    show_time(out, "finished", ctr_is_up(ctr) ? 0 : ctr->finished_ns);
     show_exit_code(ctr, out);
-    json_text(out, "reason", ctr->reason);
+    json_text(out, "reason", ctr->state == CTR_RUNNING ? NULL : ctr->reason);
     json_strings(out, "command", (const char *const *)process.argv);
     json_bool(out, "tty", process.tty);
     json_number(out, "restarts", ctr->restarts);
