@@ -82,20 +82,17 @@ static int stream_status(struct relay *relay, struct http *code_wait, struct err
 
 /* ---- exec ----------------------------------------------------------------------------------- */
 
-static char *json_array_text(char *const *words)
+/* As a JSON list; NULL with an error. */
+static char *words_text(char *const *words, struct error **ret_error)
 {
-    CLEANUP_JSON json_t *array = json_array();
-    STRV_FOREACH(word, words)
-        json_array_append_new(array, json_string(*word));
-    return json_dumps(array, JSON_COMPACT);
+    CLEANUP_JSON json_t *array = NULL;
+    return words_json(words, &array, ret_error) < 0 ? NULL : json_dumps(array, JSON_COMPACT);
 }
 
 static char *exec_environment(const struct args *args, struct error **ret_error)
 {
     CLEANUP_STRV char **env = NULL;
-    if (env_all(args, &env, ret_error) < 0)
-        return NULL;
-    return json_array_text(env);
+    return env_all(args, &env, ret_error) < 0 ? NULL : words_text(env, ret_error);
 }
 
 /* POST /exec/create; *ret_exec is owned by the caller. */
@@ -103,8 +100,8 @@ static int exec_create(struct cli *cli, const struct args *args, bool input, cha
                        struct error **ret_error)
 {
     CLEANUP_JSON json_t *answer = NULL;
-    CLEANUP_FREE char *command = json_array_text(args->words + 1);
-    CLEANUP_FREE char *env = exec_environment(args, ret_error);
+    CLEANUP_FREE char *command = words_text(args->words + 1, ret_error);
+    CLEANUP_FREE char *env = command ? exec_environment(args, ret_error) : NULL;
     CLEANUP_FREE char *h = NULL, *w = NULL;
     bool tty = args_has(args, "tty");
 
@@ -133,7 +130,9 @@ static int exec_in_guest(struct cli *cli, const struct args *args, struct error 
         if (args_has(args, others[i]))
             return error_set(ret_error, ERROR_INVALID, 0,
                              "options '--vm' and '--%s' exclude each other", others[i]);
-    CLEANUP_FREE char *command = json_array_text(args->words + 1);
+    CLEANUP_FREE char *command = words_text(args->words + 1, ret_error);
+    if (!command)
+        return -1;
     CLEANUP_FREE char *target =
         http_target("/execvm", "pod", args->words[0], "command", command, NULL);
     struct relay relay = {.cli = cli,
@@ -207,11 +206,33 @@ static int container_tty(struct cli *cli, const char *name, bool *ret_tty, struc
     return 0;
 }
 
+/* Refuses a container that nobody has started: to wait for that is of use to whoever starts it. */
+static int attach_check(struct cli *cli, const char *name, struct error **ret_error)
+{
+    CLEANUP_JSON json_t *info = NULL, *all = NULL;
+    CLEANUP_FREE char *which = http_target("/container/info", "container", name, NULL);
+    if (cli->hyper) /* as the original */
+        return 0;
+    if (daemon_json(cli, "GET", which, NULL, &info, ret_error) < 0)
+        return -1;
+    const char *id = json_text(json_object_get(info, "container"), "containerID");
+    CLEANUP_FREE char *target = http_target("/inspect", "name", id, "kind", "container", NULL);
+    if (daemon_json(cli, "GET", target, NULL, &all, ret_error) < 0)
+        return -1;
+    bool never_ran = str_eq(json_text(all, "state"), "pending");
+    if (!never_ran || str_eq(json_text(all, "want"), "running"))
+        return 0;
+    return error_set(ret_error, ERROR_STATE, 0,
+                     "container '%s' was not started: 'husk start %s' starts its pod",
+                     json_text(all, "name"), json_text(all, "pod"));
+}
+
 int cmd_attach(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     struct relay relay = {.cli = cli, .container = args->words[0], .input = true, .resize = true};
     CLEANUP_FREE char *target = http_target("/attach", "container", args->words[0], NULL);
-    if (container_tty(cli, args->words[0], &relay.tty, ret_error) < 0)
+    if (container_tty(cli, args->words[0], &relay.tty, ret_error) < 0 ||
+        attach_check(cli, args->words[0], ret_error) < 0)
         return -1;
     struct http code_wait;
     http_init(&code_wait, cli->socket);

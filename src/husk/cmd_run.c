@@ -154,7 +154,7 @@ static int object_create(struct cli *cli, const struct args *args, const char *t
     CLEANUP_ERROR struct error *error = NULL;
     const char *file = podfile_of(args);
     if (object_post(cli, target, spec, strcmp(pull, "never") != 0, ret, &error) < 0) {
-        if (file && error_is(error, ERROR_INVALID))
+        if (file && (error_is(error, ERROR_INVALID) || error_is(error, ERROR_UNSUPPORTED)))
             error_wrap(&error, "podfile '%s'", file);
         return error_move(ret_error, &error);
     }

@@ -181,7 +181,8 @@ static const char BASH_HEAD[] =
     "        if [[ $kind == container ]]; then\n"
     "            \"${COMP_WORDS[0]}\" list container 2>/dev/null | awk 'NR > 1 { print $2 }'\n"
     "        elif [[ $kind == image ]]; then\n"
-    "            \"${COMP_WORDS[0]}\" images 2>/dev/null | awk 'NR > 1 { print $1 \":\" $2 }'\n"
+    "            \"${COMP_WORDS[0]}\" images 2>/dev/null | awk 'NR > 1 && $2 != \"<none>\" { print "
+    "$1 \":\" $2 }'\n"
     "        elif [[ $kind == template ]]; then\n"
     "            \"${COMP_WORDS[0]}\" template ls -q 2>/dev/null\n"
     "        else\n"
@@ -288,6 +289,8 @@ static char *option_kinds(const struct verb *verb, const struct option *option)
         return xstrdup("file");
     if (option->type == OPTION_WORD)
         return str_printf("words:%s", option->argument);
+    if (option->type == OPTION_SIGNAL)
+        return xstrdup("words:HUP|INT|QUIT|KILL|USR1|USR2|TERM|CONT|STOP");
     if (str_eq(option->argument, "POD") || str_eq(option->argument, "VM"))
         return xstrdup(str_eq(option->argument, "POD") ? "pod" : "vm");
     for (size_t i = 0; i < ARRAY_SIZE(FILTERS_OF_VERB); i++)

@@ -113,7 +113,8 @@ static void what_is_wrong_is_said_by_name(void **state)
     assert_refused("list", "-qx", "unknown option '-x' of 'list'; see 'husk help list'");
     assert_refused("run", "--name", "option '--name' needs a value: NAME");
     assert_refused("run", "--rm=yes x", "option '--rm' takes no value");
-    assert_refused("run", "-m lots x", "option '--memory': 'lots' is not a size in megabytes, such as 512, 64M or 1G");
+    assert_refused("run", "-m lots x",
+                   "option '--memory': 'lots' is not a size in megabytes, such as 512, 64M or 1G");
     assert_refused("run", "--cpu 0 x", "option '--cpu': '0' is not a number above 0");
     assert_refused("run", "--restart often x",
                    "option '--restart': 'often' is not one of never|onFailure|always");

@@ -91,11 +91,12 @@ static int output_finish(struct cli *cli, int status)
     return EXIT_HUSK_FAILED;
 }
 
-/* Descriptors 0 to 2 are open, so that no socket takes the place of one. */
+/* Descriptors 0 to 2 are open, so that no socket takes the place of one. They cannot be written:
+ * who has closed the output is told that it is lost. */
 static void standard_descriptors(void)
 {
     int fd;
-    while ((fd = open("/dev/null", O_RDWR)) >= 0 && fd <= STDERR_FILENO)
+    while ((fd = open("/dev/null", O_RDONLY)) >= 0 && fd <= STDERR_FILENO)
         ;
     if (fd >= 0)
         close(fd);

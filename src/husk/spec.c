@@ -68,7 +68,10 @@ static int env_line(const char *line, size_t size, char ***env, struct error **r
 int env_file_parse(const char *path, const char *text, size_t size, char ***env,
                    struct error **ret_error)
 {
+    static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8, by some editors */
     const char *end = text + size;
+    if (size >= strlen(mark) && memcmp(text, mark, strlen(mark)) == 0)
+        text += strlen(mark);
     for (unsigned number = 1; text < end; number++) {
         const char *stop = memchr(text, '\n', (size_t)(end - text));
         size_t length = (size_t)((stop ? stop : end) - text);
@@ -80,6 +83,24 @@ int env_file_parse(const char *path, const char *text, size_t size, char ***env,
         text += length + 1;
     }
     return 0;
+}
+
+/* Leaves of the variables that are there more than once the last. */
+static void env_unite(char **env)
+{
+    size_t kept = 0;
+    for (size_t i = 0; env && env[i]; i++) {
+        size_t name = strcspn(env[i], "=") + 1;
+        bool again = false;
+        for (size_t j = i + 1; env[j] && !again; j++)
+            again = strncmp(env[i], env[j], name) == 0;
+        if (again)
+            free(env[i]);
+        else
+            env[kept++] = env[i];
+    }
+    if (env)
+        env[kept] = NULL;
 }
 
 int env_all(const struct args *args, char ***ret, struct error **ret_error)
@@ -99,6 +120,7 @@ int env_all(const struct args *args, char ***ret, struct error **ret_error)
         if (value)
             strv_push_take(ret, value);
     }
+    env_unite(*ret);
     return 0;
 }
 
@@ -120,21 +142,24 @@ char *spec_name(const char *image)
     return str_printf("%s-%s", base, digits);
 }
 
-static json_t *json_strings(char *const *words)
+int words_json(char *const *words, json_t **ret, struct error **ret_error)
 {
-    json_t *array = json_array();
+    CLEANUP_JSON json_t *array = json_array();
     STRV_FOREACH(word, words)
-        json_array_append_new(array, json_string(*word));
-    return array;
+        if (json_array_append_new(array, json_string(*word)) < 0)
+            return error_set(ret_error, ERROR_INVALID, 0, "'%s' is not UTF-8", *word);
+    *ret = take(array);
+    return 0;
 }
 
-/* UTF-8 is all that JSON can carry. */
-static int check_utf8(char *const *words, struct error **ret_error)
+static int options_check_utf8(const struct args *args, struct error **ret_error)
 {
-    STRV_FOREACH(word, words) {
-        CLEANUP_JSON json_t *text = json_string(*word);
-        if (!text)
-            return error_set(ret_error, ERROR_INVALID, 0, "'%s' is not UTF-8", *word);
+    for (size_t i = 0; i < args->value_count; i++) {
+        const struct args_value *value = &args->values[i];
+        CLEANUP_JSON json_t *text = value->text ? json_string(value->text) : NULL;
+        if (value->text && !text)
+            return error_set(ret_error, ERROR_INVALID, 0, "option '--%s': '%s' is not UTF-8",
+                             value->option->name, value->text);
     }
     return 0;
 }
@@ -172,24 +197,48 @@ static void set_true(json_t *object, const char *name, bool yes)
         json_object_set_new(object, name, json_true());
 }
 
+/* The entry point and what goes after it. An empty one is none, not even the image's: then the
+ * command's first word is what runs. */
+static int set_command(json_t *container, const struct args *args, char *const *command,
+                       struct error **ret_error)
+{
+    const char *entrypoint = args_text(args, "entrypoint");
+    if (entrypoint && !*entrypoint) {
+        if (!command[0])
+            return error_set(ret_error, ERROR_INVALID, 0,
+                             "with an empty '--entrypoint' a command is needed after the image");
+        entrypoint = *command++;
+    }
+    json_t *words = NULL;
+    if (words_json(command, &words, ret_error) < 0)
+        return -1;
+    if (command[0])
+        json_object_set(container, "command", words);
+    json_decref(words);
+    if (entrypoint)
+        json_object_set_new(container, "entrypoint", json_pack("[s]", entrypoint));
+    return 0;
+}
+
 int spec_container(const struct cli *cli, const struct args *args, char *const *words, json_t **ret,
                    struct error **ret_error)
 {
     CLEANUP_STRV char **env = NULL;
-    const char *name = args_text(args, "name"), *entrypoint = args_text(args, "entrypoint");
-    const char *user = args_text(args, "user");
+    CLEANUP_JSON json_t *checked = NULL;
+    const char *name = args_text(args, "name"), *user = args_text(args, "user");
     CLEANUP_FREE char *made = name ? NULL : spec_name(words[0]);
 
-    if (env_all(args, &env, ret_error) < 0 || check_utf8(words, ret_error) < 0 ||
-        check_utf8(env, ret_error) < 0)
+    if (env_all(args, &env, ret_error) < 0 || options_check_utf8(args, ret_error) < 0 ||
+        words_json(words, &checked, ret_error) < 0)
+        return -1;
+    json_decref(checked);
+    if (words_json(env, &checked, ret_error) < 0)
         return -1;
     json_t *container = json_pack("{s:s, s:s}", "name", name ? name : made, "image", words[0]);
-    if (!container)
-        return error_set(ret_error, ERROR_INVALID, 0, "the name '%s' is not UTF-8", name);
-    if (words[1])
-        json_object_set_new(container, "command", json_strings(words + 1));
-    if (entrypoint)
-        json_object_set_new(container, "entrypoint", json_pack("[s]", entrypoint));
+    if (set_command(container, args, words + 1, ret_error) < 0) {
+        json_decref(container);
+        return -1;
+    }
     if (env)
         json_object_set_new(container, "envs", json_envs(env));
     if (user)
@@ -297,11 +346,15 @@ int spec_podfile(const struct args *args, const char *path, json_t **ret, struct
     json_error_t why;
     if (options_check(args, ret_error) < 0 || file_read(path, PODFILE_MAX, &text, ret_error) < 0)
         return -1;
+    if (!text.len)
+        return error_set(ret_error, ERROR_INVALID, 0, "podfile '%s' is empty", path);
     CLEANUP_JSON json_t *pod =
         json_loadb((const char *)text.data, text.len, JSON_REJECT_DUPLICATES, &why);
     if (!pod)
         return error_set(ret_error, ERROR_INVALID, 0, "podfile '%s': line %d, column %d: %s", path,
-                         why.line, why.column, why.text);
+                         why.line, why.column,
+                         strstr(why.text, "JSON_ALLOW_NUL") ? "a string has \\u0000 in it"
+                                                            : why.text);
     if (!json_is_object(pod))
         return error_set(ret_error, ERROR_INVALID, 0, "podfile '%s': it is not a JSON object",
                          path);

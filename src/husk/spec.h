@@ -33,7 +33,11 @@ int env_file_parse(const char *path, const char *text, size_t size, char ***env,
                    struct error **ret_error);
 /* "K=V" as it is; "K" as "K=" and our value; NULL if we have none. Owned by the caller. */
 char *env_value(const char *text);
-/* The variables of --env-file and --env, in that order. */
+/* The variables of --env-file and --env, in that order; of one that is given twice the last value.
+ */
 int env_all(const struct args *args, char ***ret, struct error **ret_error);
+
+/* As a JSON list. UTF-8 is all that JSON can carry: others are refused. */
+int words_json(char *const *words, json_t **ret, struct error **ret_error);
 
 #endif

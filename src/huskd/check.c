@@ -1,10 +1,12 @@
 #include "huskd/check.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pwd.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include "base/str.h"
@@ -33,9 +35,29 @@ static void check_access(struct check *c, const char *what, const char *path, in
     found(c, good, what, path, good ? "" : strerror(errno));
 }
 
+/* "QEMU emulator version 7.2.9 (Debian …)" */
+static void check_qemu(struct check *c)
+{
+    static const char expected[] = "QEMU emulator version ";
+    const char *const argv[] = {c->places.qemu, "--version", NULL};
+    CLEANUP_ERROR struct error *error = NULL;
+    CLEANUP_FREE char *said = NULL;
+    if (access(c->places.qemu, X_OK) < 0) {
+        check_access(c, "QEMU", c->places.qemu, X_OK);
+        return;
+    }
+    bool good = child_ask(c->places.qemu, argv, &said, &error) == 0 && str_starts(said, expected);
+    const char *version = good ? said + strlen(expected) : "";
+    CLEANUP_FREE char *number = str_printf("version %.*s", (int)strcspn(version, " \n"), version);
+    found(c, good, "QEMU", c->places.qemu,
+          good    ? number
+          : error ? error_text(error)
+                  : "it does not say that it is QEMU");
+}
+
 static void check_programs(struct check *c)
 {
-    check_access(c, "QEMU", c->places.qemu, X_OK);
+    check_qemu(c);
     check_access(c, "program", c->places.keeper, X_OK);
     check_access(c, "program", c->places.worker, X_OK);
     check_access(c, "program", c->places.transfer, X_OK);
@@ -70,11 +92,53 @@ static void check_driver(struct check *c)
     found(c, good, "storage driver", c->settings->storage, good ? "" : error_text(error));
 }
 
+/* What begins a file, at some offset. */
+struct magic {
+    size_t offset, size;
+    const char *bytes;
+};
+
+/* Linux: Documentation/arch/x86/boot.rst. */
+static const struct magic kernels[] = {{0, 4, "\177ELF"}, {0x202, 4, "HdrS"}};
+/* cpio (newc), and what the kernel unpacks: Documentation/driver-api/early-userspace. */
+static const struct magic initramfses[] = {
+    {0, 5, "07070"},        {0, 2, "\x1f\x8b"},         {0, 4, "\x28\xb5\x2f\xfd"},
+    {0, 5, "\xfd\x37zXZ"},  {0, 4, "\x02\x21\x4c\x18"}, {0, 3, "BZh"},
+    {0, 3, "\x5d\x00\x00"}, {0, 4, "\x89LZO"},
+};
+
+static void check_magic(struct check *c, const char *what, const char *path,
+                        const struct magic *magics, size_t count)
+{
+    char head[0x210] = {0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t size = fd < 0 ? -1 : TEMP_FAILURE_RETRY(read(fd, head, sizeof(head)));
+    CLEANUP_FREE char *problem =
+        size < 0 ? xstrdup(strerror(errno)) : str_printf("it is no %s", what);
+    bool good = false;
+    for (size_t i = 0; size >= 0 && i < count; i++)
+        good |= memcmp(head + magics[i].offset, magics[i].bytes, magics[i].size) == 0;
+    if (fd >= 0)
+        close(fd);
+    found(c, good, what, path, good ? "" : problem);
+}
+
 static void check_guest(struct check *c)
 {
-    check_access(c, "kernel", c->places.kernel, R_OK);
-    check_access(c, "initramfs", c->places.initrd, R_OK);
+    check_magic(c, "kernel", c->places.kernel, kernels, ARRAY_SIZE(kernels));
+    check_magic(c, "initramfs", c->places.initrd, initramfses, ARRAY_SIZE(initramfses));
     check_access(c, "first image", c->places.busybox, R_OK);
+}
+
+static void check_memory(struct check *c)
+{
+    struct sysinfo host = {0};
+    sysinfo(&host);
+    uint64_t bytes = (uint64_t)host.totalram * host.mem_unit;
+    CLEANUP_FREE char *size =
+        str_printf("%llu MiB", (unsigned long long)c->settings->memory_default >> 20);
+    CLEANUP_FREE char *all = str_printf("the host has %llu MiB", (unsigned long long)bytes >> 20);
+    found(c, c->settings->memory_default <= bytes, "memory of a pod that names none", size, all);
 }
 
 static void check_accel(struct check *c)
@@ -175,6 +239,7 @@ unsigned check_host(const struct settings *settings, FILE *out)
     check_programs(&c);
     check_driver(&c);
     check_guest(&c);
+    check_memory(&c);
     check_accel(&c);
     check_directory(&c, "root", c.places.root);
     check_templates(&c);

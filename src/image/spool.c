@@ -330,6 +330,17 @@ static int members_read(struct spool *spool, struct reading *r, struct error **r
     return 0;
 }
 
+/* What follows the archive's end. Who sends it may still say, by leaving, that it is not whole. */
+static int rest_read(struct reading *r, struct error **ret_error)
+{
+    const void *ignored;
+    la_ssize_t n;
+
+    while ((n = reading_read(r->tar, r, &ignored)) > 0)
+        ;
+    return n < 0 ? reading_failed(r, ret_error) : 0;
+}
+
 int spool_read(struct spool *spool, const struct image_load *load, struct error **ret_error)
 {
     struct reading r = {.load = load, .tar = archive_read_new(), .buffer = xmalloc(READ_SIZE)};
@@ -345,6 +356,8 @@ int spool_read(struct spool *spool, const struct image_load *load, struct error 
         result = members_read(spool, &r, ret_error);
     else
         result = reading_failed(&r, ret_error);
+    if (result == 0)
+        result = rest_read(&r, ret_error);
     archive_read_free(r.tar);
     free(r.buffer);
     error_free(r.error);

@@ -207,7 +207,8 @@ static json_t *text_read(const char *text, size_t size, struct error **ret_error
 
     if (!root)
         error_set(ret_error, ERROR_INVALID, 0, "podfile is not JSON: line %d, column %d: %s",
-                  why.line, why.column, why.text);
+                  why.line, why.column,
+                  strstr(why.text, "JSON_ALLOW_NUL") ? "a string has \\u0000 in it" : why.text);
     return root;
 }
 

@@ -191,7 +191,8 @@ class Handler(socketserver.StreamRequestHandler):
 
     def get_container_info(self):
         entry = pod_of(self.q["container"])
-        return {"container": {"tty": entry["spec"]["containers"][0].get("tty", False)},
+        return {"container": {"tty": entry["spec"]["containers"][0].get("tty", False),
+                              "containerID": entry["cid"]},
                 "status": {"name": entry["spec"]["id"], "phase": "failed", "terminated":
                            {"reason": f"no program {command_of(entry['spec'])[0]}"}}}
 
@@ -296,6 +297,11 @@ class Handler(socketserver.StreamRequestHandler):
         return {"item": self.q["item"], "items": items[self.q["item"]]}
 
     def get_inspect(self):
+        if self.q.get("kind") == "container":
+            entry = pod_of(self.q["name"])
+            state = "running" if entry["process"] else "pending"
+            return {"name": entry["spec"]["id"], "pod": entry["spec"]["id"], "state": state,
+                    "want": "running" if entry["process"] else "stopped"}
         entry = PODS.get(self.q["name"])
         if not entry:
             raise Refusal(404, "not_found", f"'{self.q['name']}' does not exist")

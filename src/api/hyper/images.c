@@ -20,6 +20,7 @@ struct load {
     struct call *call; /* NULL: the client has left, or there never was one */
     struct job *job;   /* NULL: done */
     int pipe;          /* into the worker; -1: all is in it, or nobody reads it any more */
+    bool whole;        /* all of the body has come */
     struct watch *watch;
     unsigned adding;         /* images that the core has not answered for */
     struct buf out;          /* of the answer, not sent yet */
@@ -198,7 +199,9 @@ static void load_left(void *data)
 {
     struct load *load = data;
     load->call = NULL;
-    load_pipe_close(load); /* the worker sees the end, and refuses what is not whole */
+    if (load->job && !load->whole) /* the archive may be, but that was not said */
+        exec_job_cancel(load->api->exec, take(load->job));
+    load_pipe_close(load);
     load_check_end(load);
 }
 
@@ -234,6 +237,7 @@ void load_begin(struct call *call)
 void load_end(struct call *call)
 {
     struct load *load = call->data;
+    load->whole = true;
     load_pipe_close(load);
     http_reply_stream(call->r, 200, "application/json", load_pull);
 }

@@ -166,6 +166,7 @@ void inspect_ctr(const struct api *api, const struct container *ctr, struct buf 
     json_number(out, "run", (int64_t)ctr->run);
     json_text(out, "restartPolicy",
               str_or(restart_name(ctr_restart(ctr, world_pod(api->world, ctr->pod))), "never"));
+    show_time(out, "restartAt", ctr->restart_ns);
     json_number(out, "exitSignal", ctr->exit_signal);
     json_bool(out, "outOfMemory", ctr->oom);
     inspect_process(api, ctr, out);
