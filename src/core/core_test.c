@@ -276,6 +276,11 @@ static void who_waits_is_told_whether_what_he_asked_goes_on(void **state)
     core_reset(core, why);
     assert_string_equal(answer(), "the disk is full");
     core_reloaded(core);
+    ask((struct request){.kind = REQ_CTR_WAIT, .ctr = pod->containers->object.ref});
+    core_committed(core);
+    core_reset(core, why);
+    assert_string_equal(answer(), "the store is being read again: the disk is full");
+    core_reloaded(core);
     ask((struct request){.kind = REQ_POD_STOP, .pod = pod->object.ref});
     core_committed(core);
     core_reset(core, why);
@@ -302,8 +307,7 @@ static void a_pod_that_is_stuck_says_why_until_it_goes_on(void **state)
     assert_null(pod->reason);
 }
 
-/* It would write on, on a disk that may be full, and hears nothing anyway. */
-static void a_paused_pod_is_not_thawed_to_be_removed(void **state)
+static void a_pod_that_is_stuck_is_not_thawed_to_be_removed(void **state)
 {
     struct pod *pod = make_pod(ONE);
     struct effect effect;
@@ -311,11 +315,38 @@ static void a_paused_pod_is_not_thawed_to_be_removed(void **state)
     act(EFFECT_COUNT);
     ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
     act(EFFECT_COUNT);
+    core_vm_stuck(core, pod->vm, "no room");
     core_vm_paused(core, pod->vm, true);
     ask((struct request){.kind = REQ_POD_REMOVE, .pod = pod->object.ref, .force = true});
     assert_true(core_next_effect(core, &effect));
     assert_int_equal(effect.token.kind, EFFECT_VM_OFF);
     assert_int_equal(effect.grace_ms, 0);
+}
+
+static void a_pod_that_was_paused_is_thawed_to_be_stopped(void **state)
+{
+    struct pod *pod = make_pod(ONE);
+    struct effect effect, resume;
+
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
+    act(EFFECT_COUNT);
+    ask((struct request){.kind = REQ_POD_PAUSE, .pod = pod->object.ref});
+    ask((struct request){.kind = REQ_POD_STOP, .pod = pod->object.ref, .grace_ms = 10000});
+    assert_true(core_next_effect(core, &effect));
+    assert_int_equal(effect.token.kind, EFFECT_VM_PAUSE);
+    core_vm_paused(core, pod->vm, true); /* the keeper tells so before it answers */
+    core_done(core, effect.token, NULL, NULL);
+    assert_true(core_next_effect(core, &resume));
+    assert_int_equal(resume.token.kind, EFFECT_VM_RESUME);
+    core_done(core, resume.token, NULL, NULL);
+    assert_true(core_next_effect(core, &effect));
+    assert_int_equal(effect.token.kind, EFFECT_CTR_STOP);
+    assert_int_equal(effect.grace_ms, 10000);
+    core_vm_stuck(core, pod->vm, "no room"); /* nobody would hear of the stop */
+    core_vm_paused(core, pod->vm, true);
+    assert_true(core_next_effect(core, &effect));
+    assert_int_equal(effect.token.kind, EFFECT_VM_OFF);
 }
 
 /* ---- time to live --------------------------------------------------------------------------- */
@@ -488,7 +519,8 @@ int main(void)
         TEST(a_turn_is_bound_by_answers_and_by_what_destroys),
         TEST(who_waits_is_told_whether_what_he_asked_goes_on),
         TEST(a_pod_that_is_stuck_says_why_until_it_goes_on),
-        TEST(a_paused_pod_is_not_thawed_to_be_removed),
+        TEST(a_pod_that_is_stuck_is_not_thawed_to_be_removed),
+        TEST(a_pod_that_was_paused_is_thawed_to_be_stopped),
         TEST(a_mortal_pod_goes_some_time_after_its_containers_have_ended),
         TEST(the_time_of_a_pod_is_longer_than_any_timer),
         TEST(a_stop_of_a_pod_that_goes_at_once_is_answered_when_it_is_gone),

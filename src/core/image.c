@@ -121,8 +121,8 @@ static int image_may_go(const struct image *image, bool by_name, bool force,
         return error_set(ret_error, ERROR_BUSY, 0, "image '%s' is used by %u container%s",
                          object_name(&image->object), image->users, image->users > 1 ? "s" : "");
     if (!by_name && names > 1 && !force)
-        return error_set(ret_error, ERROR_BUSY, 0, "image '%s' has %zu names: 'rmi -f' removes them all",
-                         image->id, names);
+        return error_set(ret_error, ERROR_BUSY, 0,
+                         "image '%s' has %zu names: 'rmi -f' removes them all", image->id, names);
     return 0;
 }
 

@@ -136,10 +136,16 @@ void core_cancel(struct core *core, uint64_t id)
     op_free(core, op);
 }
 
+/* What an operation is told of it that the world is loaded again, from before this turn. */
 static struct error *cleared(const struct core *core, const struct op *op, const struct error *why)
 {
-    struct error *error = error_copy(why);
+    struct error *error = NULL;
 
+    if (op->kind == REQ_CTR_WAIT) { /* it can be asked again */
+        error_set(&error, ERROR_UNAVAILABLE, 0, "the store is being read again: %s", why->message);
+        return error;
+    }
+    error = error_copy(why);
     if (op->turn != core->turn)
         error_wrap(&error, "it is under way, and goes on when it can be written down");
     return error;

@@ -196,7 +196,8 @@ static enum progress step_thaw(struct core *core, struct pod *pod)
         return WAIT;
     if (!vm->paused)
         return DONE;
-    if (pod->want == POD_WANT_GONE && !pod->grace_ms) { /* nothing in it has to hear of its end */
+    bool stuck = pod->reason && !pod->failed; /* thawed it would go on with what it cannot */
+    if (stuck && pod->want == POD_WANT_GONE && !pod->grace_ms) {
         vm_begin_stop(core, vm, 0, NULL);
         return DONE;
     }

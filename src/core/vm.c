@@ -295,6 +295,8 @@ static void freeze_done(struct core *core, struct vm *vm, bool paused, const str
     struct pod *pod = world_pod(core->world, vm->pod);
     CLEANUP_ERROR struct error *told = error_copy(error);
 
+    if (pod) /* it may wait for the answer alone: the fact may have come before */
+        core_wake(core, &pod->object);
     if (!error) {
         core_vm_paused(core, vm->object.ref, paused);
         return;
@@ -371,12 +373,15 @@ void core_vm_gone(struct core *core, struct ref ref, const char *reason)
 
 void core_vm_stuck(struct core *core, struct ref ref, const char *why)
 {
-    const struct vm *vm = world_vm(core->world, ref);
+    struct vm *vm = world_vm(core->world, ref);
     struct pod *pod = vm ? world_pod(core->world, vm->pod) : NULL;
 
-    if (!pod || pod->state != POD_RUNNING)
+    if (!pod || vm->state != VM_ASSOCIATED)
         return;
-    str_set(&pod->reason, why);
+    if (pod->state == POD_STOPPING) /* it would never hear of that */
+        vm_begin_stop(core, vm, 0, why);
+    if (pod->state == POD_RUNNING)
+        str_set(&pod->reason, why);
     core_changed(core, &pod->object);
     core_settle(core);
 }
@@ -395,8 +400,6 @@ void core_vm_paused(struct core *core, struct ref ref, bool paused)
                    "");
     if (pod && !paused && pod->state == POD_RUNNING)
         str_set(&pod->reason, NULL);
-    else if (pod && paused && pod->state == POD_STOPPING) /* a stop that nobody would hear */
-        vm_begin_stop(core, vm, 0, NULL);
     if (pod)
         core_changed(core, &pod->object);
     core_settle(core);

@@ -46,8 +46,10 @@ static void check_qemu(struct check *c)
         check_access(c, "QEMU", c->places.qemu, X_OK);
         return;
     }
-    bool good = child_ask(c->places.qemu, argv, &said, &error) == 0 && str_starts(said, expected);
-    const char *version = good ? said + strlen(expected) : "";
+    bool ran = child_ask(c->places.qemu, argv, &said, &error) == 0;
+    const char *line = ran ? strstr(said, expected) : NULL; /* warnings may come before it */
+    bool good = line != NULL;
+    const char *version = good ? line + strlen(expected) : "";
     CLEANUP_FREE char *number = str_printf("version %.*s", (int)strcspn(version, " \n"), version);
     found(c, good, "QEMU", c->places.qemu,
           good    ? number

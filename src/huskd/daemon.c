@@ -108,12 +108,15 @@ static bool round_run(struct daemon *d)
     struct effect effect;
     bool dirty = world_is_dirty(d->world);
     bool bound = core_is_bound(d->core);
-    if ((dirty && store_commit(d->store, d->world, &error) < 0) ||
-        (bound && store_sync(d->store, &error) < 0)) {
+    if (dirty && store_commit(d->store, d->world, &error) < 0) {
         commit_failed(d, error);
         return false;
     }
     core_committed(d->core);
+    if (bound && store_sync(d->store, &error) < 0) {
+        commit_failed(d, error);
+        return false;
+    }
     if (bound)
         core_synced(d->core);
     if (dirty)
