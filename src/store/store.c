@@ -4,6 +4,8 @@
 #include <fcntl.h>
 #include <sqlite3.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "base/str.h"
@@ -131,23 +133,30 @@ static bool reserve_give(struct store *store)
     return unlink(store->reserve) == 0;
 }
 
-/* Of a disk that is full later the log needs no block any more, and the database seldom one: what
- * frees space has to be written down as well. The blocks are beyond the end of the file, where
- * SQLite does not look. Where that fails there is the reserve alone. */
+/* Of a disk that is full later the log needs no block any more (but where writing copies, as on
+ * btrfs), and the database seldom one: what frees space has to be written down as well. The blocks
+ * are beyond the end of the file, where SQLite does not look. A disk without plenty of room is left
+ * alone: there is the reserve. */
 static void claim_blocks(struct store *store)
 {
     CLEANUP_FREE char *log = str_printf("%s-wal", store->path);
     int chunk = STORE_CHUNK_BYTES;
+    struct statvfs disk;
+    struct stat st;
 
     if (!store->reserve)
         return;
+    sqlite3_file_control(store->db, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
     int fd = open(log, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
 
-    if (fd >= 0) {
-        fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, STORE_LOG_BYTES);
-        close(fd);
-    }
-    sqlite3_file_control(store->db, "main", SQLITE_FCNTL_CHUNK_SIZE, &chunk);
+    if (fd < 0)
+        return;
+    bool room = fstatvfs(fd, &disk) == 0 &&
+                (uint64_t)disk.f_bavail * disk.f_frsize >= 2 * (uint64_t)STORE_LOG_BYTES;
+    /* ext4 keeps what it could get of what it could not get whole. */
+    if (room && fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, STORE_LOG_BYTES) < 0 && fstat(fd, &st) == 0)
+        fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, st.st_size, STORE_LOG_BYTES);
+    close(fd);
 }
 
 bool store_is_tight(struct store *store)
@@ -261,8 +270,8 @@ int store_open(const char *path, struct store **ret, struct error **ret_error)
         store_close(store);
         return -1;
     }
-    claim_blocks(store);
     reserve_take(store);
+    claim_blocks(store);
     *ret = store;
     return 0;
 }
