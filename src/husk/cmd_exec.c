@@ -105,7 +105,7 @@ static int exec_create(struct cli *cli, const struct args *args, bool input, cha
     CLEANUP_FREE char *h = NULL, *w = NULL;
     bool tty = args_has(args, "tty");
 
-    if (!env)
+    if (!env || options_check_utf8(args, ret_error) < 0)
         return -1;
     if (tty)
         term_size(&h, &w);

@@ -428,7 +428,8 @@ static int set_ttl(json_t *spec, bool attach, struct error **ret_error)
     if (always)
         return error_set(ret_error, ERROR_INVALID, 0,
                          "option '--rm' and the restart policy 'always' exclude each other");
-    if (!json_object_get(spec, key))
+    const json_t *given = json_object_get(spec, key);
+    if (!given || json_is_null(given))
         json_object_set_new(spec, key, json_integer(attach ? TTL_ATTACHED_S : 0));
     return 0;
 }

@@ -91,15 +91,14 @@ static int output_finish(struct cli *cli, int status)
     return EXIT_HUSK_FAILED;
 }
 
-/* Descriptors 0 to 2 are open, so that no socket takes the place of one. They cannot be written:
- * who has closed the output is told that it is lost. */
+/* Descriptors 0 to 2 are open, so that no socket takes the place of one. Standard output is not
+ * open for writing then: who has closed it is told that what was printed is lost. */
 static void standard_descriptors(void)
 {
-    int fd;
-    while ((fd = open("/dev/null", O_RDONLY)) >= 0 && fd <= STDERR_FILENO)
-        ;
-    if (fd >= 0)
-        close(fd);
+    static const int modes[] = {O_RDONLY, O_RDONLY, O_WRONLY};
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", modes[fd]) != fd)
+            return; /* the lowest one that is free is taken: this cannot be */
 }
 
 int main(int argc, char **argv)

@@ -98,12 +98,12 @@ static void pass_on(struct relay *relay, int signal)
     CLEANUP_FREE char *target =
         http_target(relay->exec ? "/exec/kill" : "/container/kill", "container", relay->container,
                     "exec", relay->exec, "signal", number, NULL);
-    relay->interrupts++;
+    relay->interrupts += is_to_end(signal);
     if (relay->no_signals || relay->interrupts >= INTERRUPTS_MAX)
         relay->signal = signal;
     else if (daemon_call(relay->cli, "POST", target, NULL, NULL, &error) < 0)
         refused(relay, signal, error);
-    else if (relay->interrupts == INTERRUPTS_MAX - 1)
+    else if (relay->interrupts == INTERRUPTS_MAX - 1 && is_to_end(signal))
         note_print(relay->cli, "it has not ended yet; once more, and husk leaves it alone");
 }
 

@@ -85,6 +85,8 @@ int env_file_parse(const char *path, const char *text, size_t size, char ***env,
     return 0;
 }
 
+enum { ENVS_MAX = 4096 }; /* as huskd */
+
 /* Leaves of the variables that are there more than once the last. */
 static void env_unite(char **env)
 {
@@ -120,6 +122,8 @@ int env_all(const struct args *args, char ***ret, struct error **ret_error)
         if (value)
             strv_push_take(ret, value);
     }
+    if (strv_count((const char *const *)*ret) > ENVS_MAX)
+        return error_set(ret_error, ERROR_LIMIT, 0, "there are more than %d variables", ENVS_MAX);
     env_unite(*ret);
     return 0;
 }
@@ -152,12 +156,13 @@ int words_json(char *const *words, json_t **ret, struct error **ret_error)
     return 0;
 }
 
-static int options_check_utf8(const struct args *args, struct error **ret_error)
+int options_check_utf8(const struct args *args, struct error **ret_error)
 {
     for (size_t i = 0; i < args->value_count; i++) {
         const struct args_value *value = &args->values[i];
-        CLEANUP_JSON json_t *text = value->text ? json_string(value->text) : NULL;
-        if (value->text && !text)
+        bool sent = value->text && value->option->type != OPTION_FILE;
+        CLEANUP_JSON json_t *text = sent ? json_string(value->text) : NULL;
+        if (sent && !text)
             return error_set(ret_error, ERROR_INVALID, 0, "option '--%s': '%s' is not UTF-8",
                              value->option->name, value->text);
     }
@@ -231,7 +236,7 @@ int spec_container(const struct cli *cli, const struct args *args, char *const *
     if (env_all(args, &env, ret_error) < 0 || options_check_utf8(args, ret_error) < 0 ||
         words_json(words, &checked, ret_error) < 0)
         return -1;
-    json_decref(checked);
+    json_decref(take(checked));
     if (words_json(env, &checked, ret_error) < 0)
         return -1;
     json_t *container = json_pack("{s:s, s:s}", "name", name ? name : made, "image", words[0]);

@@ -40,4 +40,7 @@ int env_all(const struct args *args, char ***ret, struct error **ret_error);
 /* As a JSON list. UTF-8 is all that JSON can carry: others are refused. */
 int words_json(char *const *words, json_t **ret, struct error **ret_error);
 
+/* The same of the values of all options that are sent. */
+int options_check_utf8(const struct args *args, struct error **ret_error);
+
 #endif

@@ -108,8 +108,10 @@ static const struct more {
      "tar c site | husk exec -i web tar x -C /srv  copy files into it\n"},
     {VERB_ATTACH, 1, 1, false, cmd_attach,
      "Joins the terminal of a container, or its standard input and output. What it wrote while "
-     "nobody was attached comes first. If it has ended, the rest of its output is printed and its "
-     "status returned. On a terminal, ctrl-p ctrl-q detaches again.",
+     "nobody was attached comes first. If it has ended, the rest of its output is printed (all "
+     "that "
+     "was logged, if its virtual machine has ended, too) and its status returned. One that nobody "
+     "has started is refused. On a terminal, ctrl-p ctrl-q detaches again.",
      "husk attach web  see what it writes\n"},
     {VERB_WAIT, 1, WORDS_ANY, false, cmd_wait,
      "Waits for each of the containers and prints its exit code. The exit status of husk is that "

@@ -293,8 +293,21 @@ static void take_unread(struct client *c, struct buf *unread)
     buf_release(unread);
 }
 
+/* Those whose other end is closed: of a process that neither reads nor writes that is not seen. */
+static void clients_evict(struct stream *s)
+{
+    struct client *c, *next;
+    DL_FOREACH_SAFE(s->clients, c, next) {
+        struct pollfd p = {.fd = c->fd};
+        if (poll(&p, 1, 0) > 0 && p.revents & (POLLHUP | POLLERR))
+            client_gone(c);
+    }
+}
+
 int client_join(struct client *c, struct stream *s, struct error **ret_error)
 {
+    if (s->client_count >= STREAM_CLIENTS_MAX)
+        clients_evict(s);
     if (s->client_count >= STREAM_CLIENTS_MAX)
         return error_set(ret_error, ERROR_LIMIT, 0, "%d clients are attached to it already",
                          STREAM_CLIENTS_MAX);
