@@ -475,13 +475,16 @@ static void pod_age(struct core *core, struct pod *pod)
     }
     if (!pod->expires_ns)
         pod_begin_to_age(core, pod, never_started ? TTL_UNSTARTED_S : 0);
-    uint64_t left_ms = (uint64_t)(pod->expires_ns - core->wall_ns) / 1000000 + 1;
+    int64_t left_ns = pod->expires_ns - core->wall_ns;
 
-    if (pod->expires_ns <= core->wall_ns)
+    if (left_ns <= 0) {
         pod_expire(core, pod);
-    else if (!pod->timer)
+    } else if (!pod->timer) {
+        uint64_t left_ms = (uint64_t)left_ns / 1000000 + 1;
+
         core_set_timer(core, &pod->object, &pod->timer,
                        left_ms < TTL_LOOK_MS ? left_ms : TTL_LOOK_MS);
+    }
 }
 
 /* Between recipes: the next one, if have is not want. */

@@ -195,28 +195,29 @@ int cmd_exec(struct cli *cli, const struct args *args, struct error **ret_error)
 
 /* ---- attach, wait --------------------------------------------------------------------------- */
 
-/* Whether the container has a terminal; also says early that it does not exist. */
-static int container_tty(struct cli *cli, const char *name, bool *ret_tty, struct error **ret_error)
+/* Whether the container has a terminal, and (unless NULL) its id, which the caller owns; also says
+ * early that it does not exist. */
+static int container_look(struct cli *cli, const char *name, bool *ret_tty, char **ret_id,
+                          struct error **ret_error)
 {
     CLEANUP_JSON json_t *info = NULL;
     CLEANUP_FREE char *target = http_target("/container/info", "container", name, NULL);
     if (daemon_json(cli, "GET", target, NULL, &info, ret_error) < 0)
         return -1;
-    *ret_tty = json_is_true(json_object_get(json_object_get(info, "container"), "tty"));
+    const json_t *container = json_object_get(info, "container");
+    *ret_tty = json_is_true(json_object_get(container, "tty"));
+    if (ret_id)
+        *ret_id = xstrdup(json_text(container, "containerID"));
     return 0;
 }
 
 /* Refuses a container that nobody has started: to wait for that is of use to whoever starts it. */
-static int attach_check(struct cli *cli, const char *name, struct error **ret_error)
+static int attach_check(struct cli *cli, const char *id, struct error **ret_error)
 {
-    CLEANUP_JSON json_t *info = NULL, *all = NULL;
-    CLEANUP_FREE char *which = http_target("/container/info", "container", name, NULL);
+    CLEANUP_JSON json_t *all = NULL;
+    CLEANUP_FREE char *target = http_target("/inspect", "name", id, "kind", "container", NULL);
     if (cli->hyper) /* as the original */
         return 0;
-    if (daemon_json(cli, "GET", which, NULL, &info, ret_error) < 0)
-        return -1;
-    const char *id = json_text(json_object_get(info, "container"), "containerID");
-    CLEANUP_FREE char *target = http_target("/inspect", "name", id, "kind", "container", NULL);
     if (daemon_json(cli, "GET", target, NULL, &all, ret_error) < 0)
         return -1;
     bool never_ran = str_eq(json_text(all, "state"), "pending");
@@ -231,8 +232,9 @@ int cmd_attach(struct cli *cli, const struct args *args, struct error **ret_erro
 {
     struct relay relay = {.cli = cli, .container = args->words[0], .input = true, .resize = true};
     CLEANUP_FREE char *target = http_target("/attach", "container", args->words[0], NULL);
-    if (container_tty(cli, args->words[0], &relay.tty, ret_error) < 0 ||
-        attach_check(cli, args->words[0], ret_error) < 0)
+    CLEANUP_FREE char *id = NULL;
+    if (container_look(cli, args->words[0], &relay.tty, &id, ret_error) < 0 ||
+        attach_check(cli, id, ret_error) < 0)
         return -1;
     struct http code_wait;
     http_init(&code_wait, cli->socket);
@@ -297,7 +299,7 @@ int cmd_logs(struct cli *cli, const struct args *args, struct error **ret_error)
     struct relay relay = {.cli = cli};
     if (tail_check(tail, ret_error) < 0 ||
         time_argument(args_text(args, "since"), &since, ret_error) < 0 ||
-        container_tty(cli, args->words[0], &relay.tty, ret_error) < 0)
+        container_look(cli, args->words[0], &relay.tty, NULL, ret_error) < 0)
         return -1;
     CLEANUP_FREE char *target = http_target(
         "/container/logs", "container", args->words[0], "stdout", "true", "stderr", "true", "since",

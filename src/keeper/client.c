@@ -189,7 +189,7 @@ static void input_send_queued(struct client *c)
 void client_continue(struct client *c)
 {
     int events = c->out.len ? WATCH_WRITE : 0;
-    /* Of a container's input all is delivered, however late; an exec does not outlive its client.
+    /* An exec does not outlive its client; of a container's input all is delivered, however late.
      */
     if (c->stream && c->stream->exec)
         events |= WATCH_HANGUP;
