@@ -126,10 +126,12 @@ static void signal_take(struct relay *relay, int signal)
         suspend(relay);
     else if (signal == SIGCONT && relay->raw)
         term_restore(), term_raw(), send_size(relay);
-    else if (signal != SIGCONT && (!relay->started || relay->raw))
-        relay->signal = signal; /* nobody to pass it on to, or our terminal hung up */
-    else if (signal != SIGCONT)
+    else if (signal != SIGCONT && relay->started && !relay->raw)
         pass_on(relay, signal);
+    else if (signal != SIGCONT && relay->output_ns && !relay->raw && !relay->held)
+        relay->held = signal; /* the process runs, but its start has still to be answered */
+    else if (signal != SIGCONT)
+        relay->signal = signal; /* nobody to pass it on to, or our terminal hung up */
 }
 
 static void signals_take(struct relay *relay)
@@ -345,6 +347,8 @@ static void process_started(struct relay *relay)
     }
     if (relay->resize)
         send_size(relay);
+    if (relay->held)
+        pass_on(relay, relay->held);
 }
 
 /* The answer to the request that starts the process. */

@@ -46,6 +46,7 @@ struct relay {
     bool raw;       /* our terminal is in raw mode */
     bool reading;   /* standard input has not ended */
     bool over;      /* the stream has ended */
+    int held;       /* a signal that came after output, before the answer on `start`; 0: none */
     int interrupts; /* signals passed on so far */
 };
 

@@ -219,6 +219,8 @@ class Handler(socketserver.StreamRequestHandler):
             entry["process"] = spawn(command_of(entry["spec"]))
             entry["over"] = entry["process"] is None
             LOCK.notify_all()
+        if entry["spec"]["containers"][0]["image"] == "early":  # its output is there before our answer
+            time.sleep(1)
         return {}
 
     def get_exitcode(self):

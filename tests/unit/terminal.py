@@ -28,18 +28,22 @@ class Session:
             os.execv(HUSK, ["husk", *args])
         self.before = termios.tcgetattr(self.fd)
 
+    def read(self, wait_s):
+        """What is there, or comes in that time, goes to text. False: nothing, or the end."""
+        if not select.select([self.fd], [], [], wait_s)[0]:
+            return False
+        try:
+            data = os.read(self.fd, 65536)
+        except OSError:  # EIO: nobody has the terminal open any more
+            data = b""
+        self.text += data
+        return bool(data)
+
     def until(self, text):
         end = time.monotonic() + DEADLINE_S
         while text not in self.text and time.monotonic() < end:
-            if not select.select([self.fd], [], [], 0.2)[0]:
-                continue
-            try:
-                data = os.read(self.fd, 65536)
-            except OSError:
-                break
-            if not data:
-                break
-            self.text += data
+            if not self.read(0.2):
+                time.sleep(0.01)
         if text not in self.text:
             wrong(f"{text!r} did not come", self.text)
 
@@ -57,20 +61,29 @@ class Session:
                 return
             time.sleep(0.02)
 
+    def until_stopped(self):
+        """A SIGCONT before the stop that it is to end would be lost."""
+        end = time.monotonic() + DEADLINE_S
+        while time.monotonic() < end:
+            with open(f"/proc/{self.pid}/stat", encoding="ascii") as stat:
+                if stat.read().rpartition(")")[2].split()[0] == "T":
+                    return
+            time.sleep(0.02)
+        wrong("husk does not stop")
+
     def end(self):
-        """The exit status, or minus the signal."""
+        """The exit status, or minus the signal; text has all that was written then."""
         end = time.monotonic() + DEADLINE_S
         while time.monotonic() < end:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
             if pid:
                 self.until_raw(False)
+                while self.read(0):
+                    pass
                 os.close(self.fd)
                 return os.waitstatus_to_exitcode(status)
-            if select.select([self.fd], [], [], 0.05)[0]:
-                try:
-                    self.text += os.read(self.fd, 65536)
-                except OSError:
-                    pass
+            if not self.read(0.05):
+                time.sleep(0.01)  # an end of the terminal is readable for ever
         os.kill(self.pid, signal.SIGKILL)
         wrong("husk does not end", self.text)
         return None
@@ -96,6 +109,7 @@ s.until(b"ready")
 s.until_raw(True)
 os.kill(s.pid, signal.SIGTSTP)
 s.until_raw(False)
+s.until_stopped()
 os.kill(s.pid, signal.SIGCONT)
 s.until_raw(True)
 os.kill(s.pid, signal.SIGSEGV)
@@ -107,6 +121,15 @@ s.until(b"ready")
 s.type(b"\x03")
 if (code := s.end()) != 9:
     wrong("exit status after ctrl-c", code)
+
+
+def signalled_early():
+    """The output is there, the answer to the start is not: the signal is for the process."""
+    s = Session("run", "--rm", "early", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done")
+    s.until(b"ready")
+    s.type(b"\x03")
+    if (code := s.end()) != 9:
+        wrong("exit status after an early ctrl-c", code)
 
 
 def waits():
@@ -129,14 +152,13 @@ def begins():
 
 def sizes():
     s = Session("run", "-it", "--rm", "busybox", "sh", "-c",
-                "echo ready; read x; stty size; read x; stty size")
+                "trap 'stty size' WINCH; echo ready; while :; do sleep 0.1; done")
     s.until(b"ready")
     s.until_raw(True)
     for rows, columns in ((33, 101), (44, 55)):
         termios.tcsetwinsize(s.fd, (rows, columns))
-        time.sleep(1)
-        s.type(b"\n")
         s.until(b"%d %d" % (rows, columns))
+    os.kill(s.pid, signal.SIGTERM)
     s.end()
 
 
@@ -155,5 +177,5 @@ def detaches():
         wrong("exit status of attach", code)
 
 
-for test in [waits] if DAEMON == "fake" else [begins, sizes, detaches]:
+for test in [waits, signalled_early] if DAEMON == "fake" else [begins, sizes, detaches]:
     test()
