@@ -126,11 +126,13 @@ static void signal_take(struct relay *relay, int signal)
         suspend(relay);
     else if (signal == SIGCONT && relay->raw)
         term_restore(), term_raw(), send_size(relay);
-    else if (signal != SIGCONT && relay->started && !relay->raw)
+    else if (signal == SIGCONT)
+        return;
+    else if (relay->started && !relay->raw)
         pass_on(relay, signal);
-    else if (signal != SIGCONT && relay->output_ns && !relay->raw && !relay->held)
-        relay->held = signal; /* the process runs, but its start has still to be answered */
-    else if (signal != SIGCONT)
+    else if (!relay->raw && !relay->held && (relay->output_ns || !is_to_end(signal)))
+        relay->held = signal; /* it runs, as its output shows, but its start is not answered yet */
+    else
         relay->signal = signal; /* nobody to pass it on to, or our terminal hung up */
 }
 

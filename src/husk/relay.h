@@ -46,7 +46,7 @@ struct relay {
     bool raw;       /* our terminal is in raw mode */
     bool reading;   /* standard input has not ended */
     bool over;      /* the stream has ended */
-    int held;       /* a signal that came after output, before the answer on `start`; 0: none */
+    int held;       /* a signal to be passed on when `start` is answered; 0: none */
     int interrupts; /* signals passed on so far */
 };
 
