@@ -380,7 +380,7 @@ static char *reason_of(const struct wire_exited *m)
     return xstrdup("");
 }
 
-/* Journal, then huskd, then the clients. */
+/* Log, journal, huskd, clients: whoever hears of the end finds all that was before it. */
 static void container_end(struct container *c)
 {
     struct keeper *k = c->keeper;
@@ -395,6 +395,8 @@ static void container_end(struct container *c)
                                  .started_ns = c->started_ns,
                                  .finished_ns = c->finished_ns = realtime_ns()};
     c->state = CONTAINER_ENDED;
+    if (c->stream)
+        stream_close_log(c->stream);
     if (!c->rehearsal && exits_append(k->exits_fd, &record, &error) < 0)
         log_error("%s", error_text(error));
     mark_add(&c->marks, "exited");

@@ -200,14 +200,19 @@ void streams_resume_input(struct keeper *k)
 
 /* ---- the end -------------------------------------------------------------------------------- */
 
-void stream_finish(struct stream *s)
+void stream_close_log(struct stream *s)
 {
-    struct client *c, *next;
     struct error *error = NULL;
-    s->ended = true;
     if (log_file_close(take(s->log), &error) < 0)
         log_failed(s, error);
     s->log_dirty = false;
+}
+
+void stream_finish(struct stream *s)
+{
+    struct client *c, *next;
+    s->ended = true;
+    stream_close_log(s);
     DL_FOREACH_SAFE(s->clients, c, next)
         client_leave(c);
 }

@@ -49,6 +49,8 @@ struct stream {
 };
 
 struct stream *stream_new(struct keeper *k, uint32_t process_flags);
+/* All that the process wrote is in the log then. No output and no remark may follow. */
+void stream_close_log(struct stream *s);
 /* The process has ended: closes the log; clients leave once they have all. */
 void stream_finish(struct stream *s);
 void stream_free(struct stream *s); /* NULL is fine */
