@@ -19,7 +19,7 @@
 
 enum {
     LIST_MAX = 256,             /* "0-3,7" */
-    DEADLINE_MS = 3000,         /* without news; then a container starts with what is there */
+    DEADLINE_MS = 10000,        /* without news; then a container starts with what is there */
     OVERHEAD_PART = 32,         /* of new memory: the kernel's own tables for it */
     THREAD_BYTES = 8 * 16 << 10 /* the kernel's own rule: an eighth of memory in stacks */
 };
@@ -27,6 +27,7 @@ enum {
 static uint64_t memory_known;    /* bytes, in the limits */
 static uint64_t memory_expected; /* bytes; 0: no more than there are */
 static uint32_t cpus_expected;   /* same */
+static uint32_t cpus_known;      /* at the last look */
 static struct alarm late_alarm;
 
 static void growth_late(struct alarm *alarm);
@@ -108,9 +109,12 @@ static void cpus_look(void)
     CLEANUP_FREE char *online = file_read(CPU_DIR "/online", LIST_MAX);
     if (present && online && !str_eq(present, online))
         list_walk(present, cpu_online);
-    if (!cpus_expected || cpus_count() < cpus_expected)
+    uint32_t count = cpus_count();
+    if (!cpus_expected || count == cpus_known)
         return;
-    cpus_expected = 0;
+    cpus_known = count;
+    if (count >= cpus_expected)
+        cpus_expected = 0;
     growth_look();
 }
 
@@ -130,7 +134,8 @@ static void growth_late(struct alarm *alarm)
 
 void grow_expect(uint32_t cpus, uint64_t more_bytes)
 {
-    cpus_expected = cpus > 1 && cpus > cpus_count() ? cpus : 0;
+    cpus_known = cpus_count();
+    cpus_expected = cpus > 1 && cpus > cpus_known ? cpus : 0;
     memory_expected = more_bytes ? memory_known + more_bytes : 0;
     growth_look();
 }
