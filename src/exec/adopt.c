@@ -13,7 +13,9 @@
 #include "base/log.h"
 #include "exec/template.h"
 
-enum { SNAPSHOT_DEADLINE_MS = 5000 };
+/* Of a keeper's answer: then it is taken for hung, and killed, with its pod. A busy host may let
+ * one wait for seconds. */
+enum { SNAPSHOT_DEADLINE_MS = 20000 };
 
 static void adopt_one_done(struct exec *exec)
 {
