@@ -321,7 +321,7 @@ static void a_hijacked_stream_outlives_the_servers_hold_on_it(void **state)
 
 static void closed_client(int fd)
 {
-    alarm(5);
+    alarm(25);
     expect(fd,
            "POST /hijack/close HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
            "Upgrade: tcp\r\n\r\nearly",

@@ -13,7 +13,7 @@
 #include "base/str.h"
 #include "hyper/qmp.h"
 
-enum { PATIENCE_MS = 5000 };
+enum { PATIENCE_MS = 25000 };
 
 struct scene {
     struct loop *loop;

@@ -383,7 +383,7 @@ static void a_guest_that_has_halted_is_not_waited_for(void **state)
     struct container *c = fixture_run(f, "a", 0, "");
     struct wire_exited m = {.code = 5};
     fixture_say(f, WIRE_EXITED, c->stream->id, &m);
-    assert_int_equal(vm_off(f->k, 1, 1000, NULL), 0);
+    assert_int_equal(vm_off(f->k, 1, 100000, NULL), 0);
     fixture_turn(f);
     assert_false(f->killed);
     fixture_say(f, WIRE_HALTED, 0, &(struct wire_halted){});

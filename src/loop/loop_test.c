@@ -16,7 +16,7 @@
 #include "base/str.h"
 #include "loop/loop.h"
 
-enum { GUARD_MS = 10000 };
+enum { GUARD_MS = 25000 };
 
 static struct loop *loop;
 static struct timer *guard;

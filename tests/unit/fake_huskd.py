@@ -2,6 +2,7 @@
 with processes of this host in place of containers. fake_huskd.py SOCKET"""
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -169,9 +170,18 @@ class Handler(socketserver.StreamRequestHandler):
                 "DriverStatus": [["Backing Filesystem", "ext4"]], "MemTotal": 25770000000,
                 "Operating System": "Test", "VMs": 1, "Accel": "tcg", "Settings": {"a": 1}}
 
-    def client_interrupt(self):
+    def client_pid(self):
         client = self.connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-        os.kill(struct.unpack("iii", client)[0], signal.SIGTERM)
+        return struct.unpack("iii", client)[0]
+
+    def client_interrupt(self):
+        os.kill(self.client_pid(), signal.SIGTERM)
+
+    def client_catches_sigterm(self):
+        """As it does while it carries a stream."""
+        with open(f"/proc/{self.client_pid()}/status", encoding="ascii") as status:
+            caught = int(re.search(r"SigCgt:\s*(\w+)", status.read())[1], 16)
+        return caught >> (signal.SIGTERM - 1) & 1
 
     def post_pod_create(self):
         spec = json.loads(self.body)
@@ -180,7 +190,8 @@ class Handler(socketserver.StreamRequestHandler):
         if spec["id"] in PODS:
             raise Refusal(409, "exists", f"pod '{spec['id']}' exists already")
         cid = (spec["id"].encode().hex() + "0" * 64)[:64]
-        PODS[spec["id"]] = {"spec": spec, "process": None, "cid": cid, "over": False}
+        PODS[spec["id"]] = {"spec": spec, "process": None, "cid": cid, "over": False,
+                            "created": len(CALLS)}
         if spec["containers"][0]["image"] == "interrupt":  # before the client knows that it is made
             self.client_interrupt()
         return {"ID": spec["id"], "Code": 0, "Cause": ""}
@@ -209,11 +220,18 @@ class Handler(socketserver.StreamRequestHandler):
             LOCK.notify_all()
         return None
 
+    def wait_for_feed(self, since):
+        """Until the client has asked for events, which it shows while it waits."""
+        end = time.monotonic() + 15
+        while not any("/events" in call for call in CALLS[since:]) and time.monotonic() < end:
+            time.sleep(0.05)
+
     def post_pod_start(self):
         entry = pod_of(self.q["podId"])
         if entry["spec"]["containers"][0]["image"] == "nostart":
             raise Refusal(503, "unavailable", "no QEMU")
         if entry["spec"]["containers"][0]["image"] == "slow":
+            self.wait_for_feed(entry["created"])
             time.sleep(1)
         with LOCK:
             entry["process"] = spawn(command_of(entry["spec"]))
@@ -234,7 +252,8 @@ class Handler(socketserver.StreamRequestHandler):
             return 127
         code = entry["process"].wait()
         if entry["spec"]["containers"][0]["image"] == "late":
-            time.sleep(0.5)  # the client has seen the end of its stream, and waits for nothing else
+            while self.client_catches_sigterm():  # it has not seen the end of its stream
+                time.sleep(0.02)
             self.client_interrupt()
             time.sleep(1)
         return code if code >= 0 else 128 - code

@@ -241,6 +241,27 @@ class Client:
         return bytes(self.out), bytes(self.err)
 
 
+def open_files(pid):
+    """What a process has open: its descriptors' paths in /proc, and what they lead to."""
+    files = {}
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        path = f"/proc/{pid}/fd/{number}"
+        try:
+            files[path] = os.readlink(path)
+        except FileNotFoundError:
+            continue  # closed meanwhile
+    return files
+
+
+def lives(pid):
+    """Whether it has not ended; a zombie has."""
+    try:
+        with open(f"/proc/{pid}/stat", encoding="utf8") as stat:
+            return stat.read().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
 def make_image(path):
     """An erofs with Debian's static busybox."""
     tree = tempfile.mkdtemp(prefix="husk-image-")

@@ -85,7 +85,7 @@ daemon_start() {
     # shellcheck disable=SC2086
     "$huskd" --root "$root" --socket "$sock" --templates=off ${HUSK_TEST_SETTINGS:-} "$@" >>"$tmp/huskd.log" 2>&1 </dev/null &
     huskd_pid=$!
-    eventually 20 daemon_answers || {
+    eventually 60 daemon_answers || {
         diag "huskd does not answer" "$(tail -n 20 "$tmp/huskd.log")"
         exit 1
     }
@@ -105,11 +105,10 @@ daemon_end() {
 
 # The processes that belong to this test's daemon, whoever their parent is now.
 our_processes() {
-    local p
-    for p in /proc/[0-9]*; do
-        case "$(readlink "$p/cwd" 2>/dev/null)" in "$tmp"/*) echo "${p#/proc/}" && continue ;; esac
-        if tr '\0' ' ' 2>/dev/null <"$p/cmdline" | grep -qF -- "$tmp/"; then echo "${p#/proc/}"; fi
-    done | grep -vx "$$" | sort -u
+    {
+        find /proc/[0-9]*/cwd -maxdepth 0 -lname "$tmp/*" 2>/dev/null
+        grep -alF -f <(echo "$tmp/") /proc/[0-9]*/cmdline 2>/dev/null # not in its own words
+    } | cut -d/ -f3 | grep -vx "$$" | sort -u
 }
 
 no_processes() {
@@ -126,7 +125,7 @@ finish() {
         for p in $(within 20 "$husk" list -q vm); do within 20 "$husk" kill "$p" >/dev/null 2>&1; done
         daemon_end
     fi
-    if eventually 10 no_processes; then
+    if eventually 30 no_processes; then
         pass "no process of the daemon is left"
     else
         fail "no process of the daemon is left" "$(ps -o pid,ppid,args -p "$(our_processes | paste -sd, -)")"

@@ -22,7 +22,7 @@ EOF
 chmod 755 "$tmp/qemu"
 
 templates_start() { # one template, of 128 MiB, and none of images unless it is said
-    daemon_start --templates=on --zygotes=0 --template_images=off --template_sizes=128MiB --qemu="$tmp/qemu" "$@"
+    daemon_start --templates=on --zygotes=0 --template_images=off --template_sizes=128MiB --qemu="$tmp/qemu" --clone_deadline=60s "$@"
 }
 
 zygotes_start() { # the same with zygotes, and the real QEMU: a zygote runs no other program
