@@ -142,6 +142,7 @@ struct timer *timer_new(struct loop *loop, void (*fired)(void *arg), void *arg)
 
 void timer_set(struct timer *timer, uint64_t delay_ms)
 {
+    uv_update_time(timer->uv.loop); /* else the time that this turn has taken would count */
     sure(uv_timer_start(&timer->uv, timer_fired, delay_ms, 0));
 }
 
