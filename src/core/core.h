@@ -234,8 +234,8 @@ void core_reset(struct core *core, const struct error *why);
     X(CTR_KILL, "ctr-kill", NOUN_CTR, 30000)                                                       \
     X(CTR_DROP, "ctr-drop", NOUN_CTR, 30000)                                                       \
     X(POD_LEAVE, "pod-leave", NOUN_POD, 30000)                                                     \
-    X(VM_PAUSE, "vm-pause", NOUN_VM, 10000)                                                        \
-    X(VM_RESUME, "vm-resume", NOUN_VM, 10000)                                                      \
+    X(VM_PAUSE, "vm-pause", NOUN_VM, 30000)                                                        \
+    X(VM_RESUME, "vm-resume", NOUN_VM, 30000)                                                      \
     X(VM_OFF, "vm-off", NOUN_VM, 10000)                                                            \
     X(VM_CLEAN, "vm-clean", NOUN_VM, 30000)                                                        \
     X(IMAGE_FILES, "image-files", NOUN_IMAGE, 60000)                                               \

@@ -269,11 +269,20 @@ static void who_waits_is_told_whether_what_he_asked_goes_on(void **state)
 {
     struct pod *pod = make_pod(ONE);
     CLEANUP_ERROR struct error *why = NULL;
+    uint32_t at = 0;
 
     act(EFFECT_COUNT);
     error_set(&why, ERROR_NO_SPACE, 0, "the disk is full");
     ask((struct request){.kind = REQ_POD_START, .pod = pod->object.ref});
     core_reset(core, why);
+    assert_string_equal(answer(), "the disk is full");
+    core_reloaded(core);
+    struct request tag = {.kind = REQ_IMAGE_TAG,
+                          .op = ++last_op,
+                          .image = world_next(world, NOUN_IMAGE, &at)->ref,
+                          .name = "docker.io/library/other:latest"};
+    core_request(core, &tag);
+    core_reset(core, why); /* it was answered already, but not sent */
     assert_string_equal(answer(), "the disk is full");
     core_reloaded(core);
     ask((struct request){.kind = REQ_CTR_WAIT, .ctr = pod->containers->object.ref});
@@ -370,6 +379,31 @@ static struct pod *run_mortal(const char *text)
 static void end_container(struct container *ctr)
 {
     core_ctr_ended(core, ctr->object.ref, &(struct ctr_end){.run = ctr->run, .code = 3});
+}
+
+static void a_vm_that_was_being_turned_off_gets_its_time_from_the_next_huskd(void **state)
+{
+    struct pod *pod = run_mortal(ONE);
+    struct effect effect;
+
+    ask((struct request){.kind = REQ_POD_STOP, .pod = pod->object.ref, .grace_ms = 10000});
+    end_container(pod->containers);
+    assert_true(core_next_effect(core, &effect));
+    assert_int_equal(effect.token.kind, EFFECT_CTR_STOP);
+    core_done(core, effect.token, NULL, NULL);
+    struct vm *vm = world_vm(world, pod->vm);
+    assert_int_equal(vm->state, VM_STOPPING);
+    CLEANUP_ERROR struct error *why = NULL;
+    error_set(&why, ERROR_NO_SPACE, 0, "the disk is full");
+    core_committed(core);
+    core_reset(core, why);
+    answer();
+    vm->effect = vm->grace_ms = 0; /* neither is stored */
+    core_vm_adopted(core, vm->object.ref, &(struct vm_snapshot){.pod_uid = pod->uid});
+    core_reloaded(core);
+    assert_true(core_next_effect(core, &effect));
+    assert_int_equal(effect.token.kind, EFFECT_VM_OFF);
+    assert_int_equal(effect.grace_ms, VM_OFF_GRACE_MS);
 }
 
 /* Lets time pass until it is gone; how much did. */
@@ -518,6 +552,7 @@ int main(void)
         TEST(a_completion_of_the_past_is_dropped),
         TEST(a_turn_is_bound_by_answers_and_by_what_destroys),
         TEST(who_waits_is_told_whether_what_he_asked_goes_on),
+        TEST(a_vm_that_was_being_turned_off_gets_its_time_from_the_next_huskd),
         TEST(a_pod_that_is_stuck_says_why_until_it_goes_on),
         TEST(a_pod_that_is_stuck_is_not_thawed_to_be_removed),
         TEST(a_pod_that_was_paused_is_thawed_to_be_stopped),
