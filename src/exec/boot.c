@@ -119,8 +119,27 @@ static void boot_over(struct link *link, bool hello)
 
 /* ---- the answer to VM_SPAWN ----------------------------------------------------------------- */
 
+/* What a boot tells of KVM. One that comes up by emulation neither may have ended for other
+ * reasons. */
+static void kvm_judge(struct link *link, const struct error *error)
+{
+    struct exec *exec = link->exec;
+    const struct exec_hooks *hooks = &exec->hooks;
+    if (!error && !exec->kvm_works && str_eq(link->accel, "kvm")) {
+        exec_trust_kvm(exec);
+        if (hooks->kvm_works)
+            hooks->kvm_works(hooks->arg);
+    }
+    if (link->kvm_doubted && error)
+        exec_refuse_kvm(exec, NULL);
+    else if (link->kvm_doubted && exec->kvm_refused && hooks->kvm_refused)
+        hooks->kvm_refused(exec->kvm_refused, hooks->arg);
+    link->kvm_doubted = false;
+}
+
 static void spawn_finished(struct link *link, const struct error *error)
 {
+    kvm_judge(link, error);
     struct task *task = take(link->spawn);
     struct effect_result result = {.accel = link->accel,
                                    .machine = link->exec->config.machine,
@@ -214,19 +233,19 @@ static void boot_again(struct link *link)
         conn_send(link->conn, WIRE_DISMISS, 0, NULL);
 }
 
-/* KVM may open and yet run no guest (see exec_accel): once is enough to find that out. */
+/* KVM may open and yet run no guest (see exec_accel): once is enough to find that out, if none has
+ * ever run. */
 static bool boot_failed_by_kvm(struct link *link, const struct error *error)
 {
     struct exec *exec = link->exec;
-    if (!str_eq(exec->config.accel, "auto") || !str_eq(link->accel, "kvm"))
+    if (!str_eq(exec->config.accel, "auto") || !str_eq(link->accel, "kvm") || exec->kvm_works)
         return false;
     if (!link->no_hello && error->kind != ERROR_TIMEOUT)
         return false;
     log_warning("vm '%s': no sign of life under KVM, falling back to emulation: %s", link->vm,
                 error_text(error));
     exec_refuse_kvm(exec, "a guest under KVM gave no sign of life");
-    if (exec->hooks.kvm_refused)
-        exec->hooks.kvm_refused(exec->kvm_refused, exec->hooks.arg);
+    link->kvm_doubted = true;
     if (ref_is(link->ref))
         core_vm_event(exec_core(exec), link->ref, "KvmRefused",
                       "no sign of life under KVM, falling back to emulation");
@@ -371,7 +390,8 @@ static void boot(struct link *link, const struct vm *vm)
     int memory = -1;
     link->copies = false;
     link->accel = exec_accel(exec, &reason);
-    bool may_fall_back = str_eq(config->accel, "auto") && str_eq(link->accel, "kvm");
+    bool may_fall_back =
+        str_eq(config->accel, "auto") && str_eq(link->accel, "kvm") && !exec->kvm_works;
     boot_message(exec, link->accel, &message);
     message.vm = vm->id;
     message.cpus = vm->cpus;

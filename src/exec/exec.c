@@ -250,6 +250,12 @@ void exec_refuse_kvm(struct exec *exec, const char *why)
     str_set(&exec->kvm_refused, why);
 }
 
+void exec_trust_kvm(struct exec *exec)
+{
+    exec->kvm_works = true;
+    exec_refuse_kvm(exec, NULL);
+}
+
 /* ---- the room ------------------------------------------------------------------------------- */
 
 struct exec *exec_new(struct loop *loop, struct world *world, struct core *core,

@@ -76,6 +76,8 @@ struct exec_hooks {
     void (*completed)(struct token token, void *arg);
     /* A guest came up by emulation only, after KVM gave no sign of life. */
     void (*kvm_refused)(const char *why, void *arg);
+    /* The first guest came up under KVM: it is of use on this host. */
+    void (*kvm_works)(void *arg);
     /* Something of the templates is another one than it was: exec_template_get() tells. */
     void (*templates_changed)(void *arg);
     void *arg;
@@ -100,8 +102,10 @@ void exec_sweep(struct exec *exec);
 
 /* "kvm" or "tcg", and why. */
 const char *exec_accel(const struct exec *exec, const char **ret_reason);
-/* With accel=auto: KVM was found to be of no use before. */
+/* With accel=auto: KVM was found to be of no use before. why = NULL: that was a mistake. */
 void exec_refuse_kvm(struct exec *exec, const char *why);
+/* Guests came up under KVM before: it is not refused any more, whatever becomes of one. */
+void exec_trust_kvm(struct exec *exec);
 
 /* ---- for clients ---------------------------------------------------------------------------- */
 

@@ -62,6 +62,7 @@ struct exec {
     unsigned parked_count;
     struct timer *parked_timer;
     char *kvm_refused; /* why, with accel=auto; NULL: not refused */
+    bool kvm_works;    /* a guest came up under it: no later one's silence is its fault */
 
     unsigned adopting; /* links that have not told all, and 1 while they are being looked for */
     void (*adopted)(void *arg);
@@ -105,6 +106,7 @@ struct link {
     int32_t qemu_pid;
 
     bool retry;         /* once closed, boot again: cold, or without KVM */
+    bool kvm_doubted;   /* it gave no sign of life under KVM, and boots without */
     struct task *spawn; /* VM_SPAWN that waits for the guest */
     bool in_line;       /* for its boot */
     bool waits;         /* in line, for its template */

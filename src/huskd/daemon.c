@@ -183,11 +183,23 @@ static void kvm_refused(const char *why, void *arg)
         log_warning("remember that KVM is of no use: %s", error_text(error));
 }
 
+static void kvm_works(void *arg)
+{
+    struct daemon *d = arg;
+    CLEANUP_ERROR struct error *error = NULL;
+    CLEANUP_FREE char *tried = kvm_circumstances(d);
+    if (store_meta_set(d->store, "kvm_works", tried, &error) < 0)
+        log_warning("remember that KVM is of use: %s", error_text(error));
+}
+
 static void kvm_recall(struct daemon *d)
 {
     CLEANUP_FREE char *tried = store_meta_get(d->store, "kvm_refused");
+    CLEANUP_FREE char *worked = store_meta_get(d->store, "kvm_works");
     CLEANUP_FREE char *now = kvm_circumstances(d);
-    if (tried && str_eq(tried, now))
+    if (worked && str_eq(worked, now))
+        exec_trust_kvm(d->exec);
+    else if (tried && str_eq(tried, now))
         exec_refuse_kvm(d->exec, "a guest under KVM gave no sign of life, some time ago");
 }
 
@@ -309,8 +321,8 @@ static void exec_make(struct daemon *d)
         .cpus_max = limits.vcpu_max,
         .memory_max_bytes = memory_ceiling(limits.memory_max_mb << 20),
     };
-    const struct exec_hooks hooks = {process_state, vm_lost,           effect_completed,
-                                     kvm_refused,   templates_changed, d};
+    const struct exec_hooks hooks = {
+        process_state, vm_lost, effect_completed, kvm_refused, kvm_works, templates_changed, d};
     d->exec = exec_new(d->loop, d->world, d->core, &config, &hooks);
     kvm_recall(d);
 }
