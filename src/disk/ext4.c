@@ -145,7 +145,8 @@ static int fresh_open(struct fresh *f, const char *root, struct error **ret_erro
     return 0;
 }
 
-/* Gives the file its place: synced first, so that it is never there and empty. */
+/* Gives the file its place: synced first, so that it is never there and empty. What is there
+ * already is as good, and may be in use. */
 static int fresh_place(struct fresh *f, const char *root, const char *path,
                        struct error **ret_error)
 {
@@ -155,7 +156,9 @@ static int fresh_place(struct fresh *f, const char *root, const char *path,
     if (dir < 0)
         return -1;
     int result = 0;
-    if (fsync(f->fd) < 0 || renameat(f->dir, f->name, dir, name) < 0 || fsync(dir) < 0)
+    if (fsync(f->fd) < 0 ||
+        (renameat2(f->dir, f->name, dir, name, RENAME_NOREPLACE) < 0 && errno != EEXIST) ||
+        fsync(dir) < 0)
         result = error_set(ret_error, ERROR_IO, errno, "make '%s'", path);
     close(dir);
     return result;
@@ -320,7 +323,7 @@ static bool spare_take(const char *root, const char *below, uint64_t size, const
         CLEANUP_FREE char *spare = spare_path(size, like, i);
         int cache = path_parent(root, spare, false, &spare_name, NULL);
         taken = cache >= 0 && is_like(cache, spare_name, like_fd) &&
-                renameat(cache, spare_name, dir, name) == 0 && fsync(dir) == 0;
+                renameat2(cache, spare_name, dir, name, RENAME_NOREPLACE) == 0 && fsync(dir) == 0;
         if (cache >= 0)
             close(cache);
     }
@@ -372,6 +375,8 @@ static int spare_copy(const char *root, const char *spare, int like, struct erro
     if (dir < 0)
         return -1;
     bool same = is_there(root, spare) && is_like(dir, name, like);
+    if (!same)
+        unlinkat(dir, name, 0);
     close(dir);
     return same ? 0 : layer_copy_of(root, spare, like, ret_error);
 }
