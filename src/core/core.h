@@ -237,7 +237,7 @@ void core_reset(struct core *core, const struct error *why);
     X(VM_PAUSE, "vm-pause", NOUN_VM, 30000)                                                        \
     X(VM_RESUME, "vm-resume", NOUN_VM, 30000)                                                      \
     X(VM_OFF, "vm-off", NOUN_VM, 10000)                                                            \
-    X(VM_CLEAN, "vm-clean", NOUN_VM, 30000)                                                        \
+    X(VM_CLEAN, "vm-clean", NOUN_VM, 60000)                                                        \
     X(IMAGE_FILES, "image-files", NOUN_IMAGE, 60000)                                               \
     X(TIMER, "timer", NOUN_POD, 0)
 

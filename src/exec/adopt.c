@@ -15,7 +15,7 @@
 
 /* Of a keeper's answer: then it is taken for hung, and killed, with its pod. A busy host may let
  * one wait for seconds. */
-enum { SNAPSHOT_DEADLINE_MS = 20000 };
+enum { SNAPSHOT_DEADLINE_MS = 20000, CONNECT_AGAIN_MS = 200, CONNECTS_MAX = 100 };
 
 static void adopt_one_done(struct exec *exec)
 {
@@ -85,35 +85,56 @@ static void snapshot_replied(const struct error *error, uint64_t value, void *ar
     adopt_snapshot_replied(arg, error);
 }
 
+static void adopt_connect(struct link *link);
+
 /* It listens and does not answer: it is of no use any more. */
 static void snapshot_late(void *arg)
 {
     struct link *link = arg;
+    if (!link->adopting) {
+        adopt_connect(link);
+        return;
+    }
     log_error("vm '%s': its keeper does not answer", link->vm);
     link_kill_leftovers(link->exec, link->vm);
     if (link->conn)
         conn_close(link->conn, false);
 }
 
-static void adopt_vm(struct exec *exec, const struct vm *vm)
+/* Only who is refused knows that nobody is there. That the host is out of descriptors, say, may be
+ * over soon, and nothing tells when. */
+static void adopt_connect(struct link *link)
 {
     CLEANUP_ERROR struct error *error = NULL;
+    if (!link->conn && link_connect(link, &error) < 0) {
+        if (error->kind != ERROR_NOT_FOUND && link->connects_left--) {
+            timer_set(link->deadline, CONNECT_AGAIN_MS);
+            return;
+        }
+        if (error->kind != ERROR_NOT_FOUND)
+            log_error("vm '%s': %s", link->vm, error_text(error));
+        adopt_gone(link, "its keeper is gone");
+        adopt_one_done(link->exec);
+        return;
+    }
+    link->adopting = true;
+    link_forget_known(link);
+    timer_set(link->deadline, SNAPSHOT_DEADLINE_MS);
+    link_ask(link, WIRE_SNAPSHOT, &(struct wire_snapshot){0}, -1, snapshot_replied, link);
+}
+
+static void adopt_vm(struct exec *exec, const struct vm *vm)
+{
     struct link *link = link_find(exec, vm->id);
     if (!link)
         link = link_new(exec, vm->id, vm->object.ref);
     link->ref = vm->object.ref;
     exec->adopting++;
-    if (!link->conn && link_connect(link, &error) < 0) {
-        adopt_gone(link, "its keeper is gone");
-        adopt_one_done(exec);
-        return;
-    }
-    link->adopting = true;
-    link_forget_known(link);
+    link->adopting = false;
+    link->connects_left = CONNECTS_MAX;
     if (!link->deadline)
         link->deadline = timer_new(exec->loop, snapshot_late, link);
-    timer_set(link->deadline, SNAPSHOT_DEADLINE_MS);
-    link_ask(link, WIRE_SNAPSHOT, &(struct wire_snapshot){0}, -1, snapshot_replied, link);
+    adopt_connect(link);
 }
 
 /* Directories that no VM owns, perhaps with a keeper and a QEMU in them. */

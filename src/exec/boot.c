@@ -509,7 +509,7 @@ static void layer_make(struct task *task, const struct vm *vm)
     if (mkdir(full, 0700) < 0 && errno != EEXIST)
         task_fail(task, ERROR_IO, "mkdir '%s': %s", full, strerror(errno));
     else
-        task->job = pool_layer(exec->pool, NULL, &layer, layer_made, task);
+        task_begin_job(task, pool_layer(exec->pool, NULL, &layer, layer_made, task));
 }
 
 void act_vm_spawn(struct task *task)

@@ -132,7 +132,8 @@ void act_ctr_run(struct task *task)
     CLEANUP_FREE char *image = path_of_image(exec, ctr);
     CLEANUP_FREE char *layer = path_of_layer(exec, pod, ctr);
     if (storage_attaches(exec)) {
-        task->job = pool_attach(exec->pool, image, layer, &task->root, run_attached, task);
+        task_begin_job(task,
+                       pool_attach(exec->pool, image, layer, &task->root, run_attached, task));
         return;
     }
     task->root.image_path = path_full(exec, image);
@@ -196,7 +197,7 @@ void act_make_layer(struct task *task)
     CLEANUP_FREE char *image = path_of_image(exec, ctr);
     CLEANUP_FREE char *like = template_layer(exec, pod, ctr);
     const struct layer_spec layer = {path, image, pod->spec.storage_mb << 20, like};
-    task->job = pool_layer(exec->pool, directory, &layer, task_answered, task);
+    task_begin_job(task, pool_layer(exec->pool, directory, &layer, task_answered, task));
 }
 
 void act_remove_files(struct task *task)
@@ -222,7 +223,7 @@ void act_remove_files(struct task *task)
     } else {
         strv_push_take(&paths, path_of_pod(pod));
     }
-    task->job = pool_remove(exec->pool, (const char *const *)paths, task_answered, task);
+    task_begin_job(task, pool_remove(exec->pool, (const char *const *)paths, task_answered, task));
 }
 
 void act_image_files(struct task *task)
@@ -233,7 +234,7 @@ void act_image_files(struct task *task)
         return;
     }
     templates_forget_image(task->exec, image);
-    task->job =
-        pool_remove(task->exec->pool, (const char *const *)image->files, task_answered, task);
+    task_begin_job(task, pool_remove(task->exec->pool, (const char *const *)image->files,
+                                     task_answered, task));
     pool_spare_shared(task->job);
 }

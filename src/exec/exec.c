@@ -159,6 +159,19 @@ void task_fail(struct task *task, enum error_kind kind, const char *format, ...)
     task_done(task, error, NULL);
 }
 
+static void task_job_begins(void *arg)
+{
+    struct task *task = arg;
+    timer_set(task->timer, task->effect.deadline_ms);
+}
+
+void task_begin_job(struct task *task, struct job *job)
+{
+    task->job = job;
+    timer_unset(task->timer);
+    job_on_begin(job, task_job_begins);
+}
+
 static void task_time(void *arg)
 {
     struct task *task = arg;

@@ -81,6 +81,8 @@ void task_answered(const struct error *error, uint64_t value, void *arg);
 char **exec_keep(const struct exec *exec);
 /* Effects that were under way when the world was forgotten. */
 void exec_forget_tasks(struct exec *exec);
+/* What the task waits for, whose arg it is. Its time begins with the job: there may be a line. */
+void task_begin_job(struct task *task, struct job *job);
 void task_fail(struct task *task, enum error_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
@@ -120,7 +122,8 @@ struct link {
     char blamed[TEMPLATE_ID_MAX + 1];   /* of which a clone failed before */
     char *why_cold;                     /* NULL: it is no matter */
 
-    bool adopting; /* SNAPSHOT is under way */
+    bool adopting;          /* SNAPSHOT is under way */
+    unsigned connects_left; /* tries to reach a keeper that may be there */
     struct timer *deadline;
     struct known { /* containers, as the snapshot tells */
         char *id;
@@ -301,6 +304,9 @@ struct job *pool_commit(struct pool *pool, struct commit *commit, const struct l
 /* Answers what the job's worker has asked with JOB_HOLD. */
 void job_answer(struct job *job, const struct error *error);
 void job_forget(struct job *job);
+/* Called with the job's arg when a worker takes it; before the turn is over in which it was added.
+ */
+void job_on_begin(struct job *job, void (*begun)(void *arg));
 /* The message for that, the freeing of it, and its sending. */
 unsigned transfer_job(const struct exec_transfer *t);
 void transfer_clear(struct exec_transfer *t);

@@ -15,7 +15,7 @@
 #include "base/log.h"
 #include "exec/making.h"
 
-enum { KEEPER_ARGUMENTS_MAX = 8, KEEPER_BACKLOG = 4 };
+enum { KEEPER_ARGUMENTS_MAX = 8, KEEPER_BACKLOG = 128 };
 
 struct ask {
     struct ask *prev, *next;
@@ -258,7 +258,8 @@ static int directory_open(struct link *link, bool make, int *ret_fd, struct erro
         return error_set(ret_error, ERROR_IO, errno, "mkdir '%s'", full);
     *ret_fd = open(full, O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (*ret_fd < 0)
-        return error_set(ret_error, ERROR_IO, errno, "open '%s'", full);
+        return error_set(ret_error, errno == ENOENT ? ERROR_NOT_FOUND : ERROR_IO, errno,
+                         "open '%s'", full);
     return 0;
 }
 
@@ -288,7 +289,8 @@ int link_connect(struct link *link, struct error **ret_error)
     if (fd < 0)
         return error_set(ret_error, ERROR_IO, errno, "socket");
     if (connect(fd, (struct sockaddr *)&address, sizeof(address)) < 0) {
-        error_set(ret_error, ERROR_NOT_FOUND, errno, "vm '%s' has no keeper", link->vm);
+        bool none = errno == ECONNREFUSED || errno == ENOENT;
+        error_set(ret_error, none ? ERROR_NOT_FOUND : ERROR_IO, errno, "connect to the keeper");
         close(fd);
         return -1;
     }

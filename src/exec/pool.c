@@ -60,7 +60,13 @@ void job_forget(struct job *job)
 {
     job->ops = NULL;
     job->done = NULL;
+    job->begun = NULL;
     job->ret_root = NULL;
+}
+
+void job_on_begin(struct job *job, void (*begun)(void *arg))
+{
+    job->begun = begun;
 }
 
 static struct job *job_new(unsigned type)
@@ -102,6 +108,8 @@ static void worker_take(struct worker *w, struct job *job)
     }
     w->job = job;
     w->late = false;
+    if (job->begun)
+        job->begun(job->arg);
     timer_set(w->deadline, w->pool->exec->config.job_deadline_ms);
 }
 

@@ -25,6 +25,7 @@ struct job {
     int fd;            /* LOAD, TEMPLATE_… */
     const struct load_ops *ops;
     void (*done)(const struct error *error, uint64_t value, void *arg);
+    void (*begun)(void *arg); /* NULL: nobody wants to know */
     void *arg;
     unsigned tries; /* of a removal that nobody waits for: its worker died before */
 };

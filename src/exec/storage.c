@@ -52,7 +52,8 @@ void storage_released(const struct error *error, uint64_t value, void *arg)
     task->job = NULL;
     CLEANUP_STRV char **layers = storage_attaches(task->exec) && !error ? layers_of(task) : NULL;
     if (layers)
-        task->job = pool_detach(task->exec->pool, (const char *const *)layers, task_answered, task);
+        task_begin_job(
+            task, pool_detach(task->exec->pool, (const char *const *)layers, task_answered, task));
     else
         task_done(task, error, NULL);
 }

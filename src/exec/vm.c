@@ -134,7 +134,7 @@ void act_vm_clean(struct task *task)
     }
     CLEANUP_FREE char *path = path_of_vm(vm->id);
     const char *const paths[] = {path, NULL};
-    task->job = pool_remove(exec->pool, paths, storage_released, task);
+    task_begin_job(task, pool_remove(exec->pool, paths, storage_released, task));
 }
 
 static char *rehearsal_layer(const char *vm)
@@ -198,7 +198,8 @@ void act_vm_rehearse(struct task *task)
     CLEANUP_FREE char *directory = path_of_vm(vm->id);
     CLEANUP_FREE char *layer = rehearsal_layer(vm->id);
     CLEANUP_FREE char *image = rehearsal_image(&exec->config);
-    task->job = pool_rehearsal(exec->pool, directory, image, layer, rehearsal_begins, task);
+    task_begin_job(task,
+                   pool_rehearsal(exec->pool, directory, image, layer, rehearsal_begins, task));
 }
 
 void act_vm_pause(struct task *task)
