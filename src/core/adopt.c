@@ -70,8 +70,8 @@ void core_vm_adopted(struct core *core, struct ref ref, const struct vm_snapshot
     core_changed(core, &vm->object);
     if (vm->state == VM_STOPPING) {
         const struct pod *pod = world_pod(core->world, vm->pod);
-        if (pod && pod->want != POD_WANT_GONE) /* its layers stay; how long it had is not stored */
-            vm->grace_ms = VM_OFF_GRACE_MS;
+        if (pod) /* how long it had is not stored */
+            vm->grace_ms = pod_off_grace_ms(pod);
         return;
     }
     if (vm_is_unused(core, vm)) { /* who knows how far it came */

@@ -317,7 +317,7 @@ static void stop_effect_done(struct core *core, struct pod *pod, struct containe
         str_printf("container '%s' could not be stopped: %s", ctr->spec.name, error->message);
 
     if (vm && vm->state != VM_STOPPING)
-        vm_begin_stop(core, vm, vm->paused ? 0 : VM_OFF_GRACE_MS, reason);
+        vm_begin_stop(core, vm, vm->paused ? 0 : pod_off_grace_ms(pod), reason);
 }
 
 static void drop_done(struct core *core, struct pod *pod, struct container *ctr,

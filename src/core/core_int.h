@@ -119,6 +119,8 @@ void pod_begin_stop(struct core *core, struct pod *pod, uint32_t grace_ms, bool 
 void pod_fail(struct core *core, struct pod *pod, const struct error *why);
 /* The VM that its containers could use now; NULL if there is none. */
 struct vm *pod_usable_vm(const struct core *core, const struct pod *pod);
+/* That its VM has to power off: for what only its memory has, unless the layers go anyway. */
+uint32_t pod_off_grace_ms(const struct pod *pod);
 const char *pod_step_name(const struct pod *pod);
 void pod_effect_done(struct core *core, struct pod *pod, enum effect_kind kind,
                      const struct error *error);

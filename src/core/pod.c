@@ -246,15 +246,21 @@ static bool pod_may_go_ahead(const struct pod *pod)
     return pod->want == POD_WANT_GONE && !pod->effect;
 }
 
+uint32_t pod_off_grace_ms(const struct pod *pod)
+{
+    bool layers_go = pod->want == POD_WANT_GONE && !pod->grace_ms;
+
+    return layers_go ? 0 : VM_OFF_GRACE_MS;
+}
+
 static enum progress step_off(struct core *core, struct pod *pod)
 {
     struct vm *vm = world_vm(core->world, pod->vm);
 
     if (!vm)
         return DONE;
-    bool layers_go = pod->want == POD_WANT_GONE && !pod->grace_ms;
     if (vm->state != VM_STOPPING)
-        vm_begin_stop(core, vm, layers_go ? 0 : VM_OFF_GRACE_MS, NULL);
+        vm_begin_stop(core, vm, pod_off_grace_ms(pod), NULL);
     if (!pod_may_go_ahead(pod))
         return WAIT;
     vm_let_go(core, vm);

@@ -307,7 +307,7 @@ static void freeze_done(struct core *core, struct vm *vm, bool paused, const str
     error_wrap(&told, "pod '%s'", pod->spec.id);
     ops_fail(&pod->object, paused ? REQ_POD_PAUSE : REQ_POD_UNPAUSE, told);
     if (pod->state == POD_STOPPING)
-        vm_begin_stop(core, vm, VM_OFF_GRACE_MS, error->message); /* it would never hear a stop */
+        vm_begin_stop(core, vm, pod_off_grace_ms(pod), error->message); /* it hears no stop */
 }
 
 static void pause_done(struct core *core, struct vm *vm, const struct error *error,
