@@ -129,9 +129,44 @@ static void image_added(const struct reply *reply, void *arg)
     load_check_end(load);
 }
 
+/* An image that is being added. */
+struct image_add {
+    struct api *api;
+    char **files; /* that came */
+    bool strays;  /* files of it are nobody's */
+    void (*done)(const struct reply *reply, void *arg);
+    void *arg;
+};
+
+static bool have_all(char **files, char **of)
+{
+    STRV_FOREACH(file, of)
+        if (!strv_contains((const char *const *)files, *file))
+            return false;
+    return true;
+}
+
+/* The core may have refused it, or kept the files that it had, or given them up for these. */
+static void add_answered(const struct reply *reply, void *arg)
+{
+    struct image_add *a = arg;
+    struct api *api = a->api;
+    const struct image *image = reply->error ? NULL : world_image_by_id(api->world, reply->id);
+    bool strays = a->strays || !image || !have_all(image->files, a->files);
+    void (*done)(const struct reply *reply, void *arg) = a->done;
+    void *done_arg = a->arg;
+    strv_free(a->files);
+    free(a);
+    done(reply, done_arg);
+    if (strays)
+        exec_sweep(api->exec);
+}
+
 void image_add_ask(struct api *api, const struct wire_job_image *came,
                    void (*done)(const struct reply *reply, void *arg), void *arg)
 {
+    const struct image *old = world_image_by_id(api->world, came->id);
+    struct image_add *a = xcalloc(1, sizeof(*a));
     struct image image = {.config_text = (char *)(uintptr_t)came->config,
                           .names = (char **)(uintptr_t)came->names,
                           .size_bytes = came->size_bytes,
@@ -139,8 +174,10 @@ void image_add_ask(struct api *api, const struct wire_job_image *came,
                           .files = (char **)(uintptr_t)came->files};
     struct request request = {.kind = REQ_IMAGE_ADD, .image_new = &image};
 
+    *a = (struct image_add){.api = api, .files = strv_copy(came->files), .done = done, .arg = arg};
+    a->strays = old && !have_all(a->files, old->files);
     snprintf(image.id, sizeof(image.id), "%s", came->id);
-    ops_ask(api->ops, &request, done, arg);
+    ops_ask(api->ops, &request, add_answered, a);
 }
 
 static void load_image(const struct wire_job_image *came, void *arg)

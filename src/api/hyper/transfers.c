@@ -33,7 +33,6 @@ struct transfer {
     char *name; /* full reference of a pull, which others may share; else NULL */
     struct job *job;
     unsigned adding; /* images that the core has not answered for */
-    bool sweep;      /* an image has got other files than it had */
     struct error *error;
     const char *verdict; /* what is answered in the end, where there is no news; else NULL */
     struct listener *listeners;
@@ -141,9 +140,6 @@ static void transfer_check_end(struct transfer *t)
 
     if (!transfer_is_over(t))
         return;
-    if (t->sweep)
-        exec_sweep(t->api->exec);
-    t->sweep = false;
     free(take(t->name)); /* whoever comes now begins anew */
     if (!t->listeners) {
         transfer_free(t);
@@ -219,21 +215,11 @@ static void image_added(const struct reply *reply, void *arg)
     transfer_check_end(t);
 }
 
-static bool files_differ(const struct image *image, const char *const *files)
-{
-    STRV_FOREACH(file, image->files)
-        if (!strv_contains(files, *file))
-            return true;
-    return false;
-}
-
 static void transfer_image(const struct wire_job_image *came, void *arg)
 {
     struct transfer *t = arg;
     struct addition *addition = xcalloc(1, sizeof(*addition));
-    const struct image *old = world_image_by_id(t->api->world, came->id);
 
-    t->sweep = t->sweep || (old && files_differ(old, came->files));
     addition->transfer = t;
     t->adding++;
     image_add_ask(t->api, came, image_added, addition);
