@@ -428,10 +428,15 @@ static void http_timeout(void *arg)
 
 static void refuse_connection(int fd)
 {
-    static const char busy[] = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
-                               "Content-Type: text/plain\r\n\r\nhuskd serves as many clients as "
-                               "its setting connections_max allows\n";
-    if (send(fd, busy, sizeof(busy) - 1, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+    static const char busy[] =
+        "huskd serves as many clients as its setting connections_max allows\n";
+    /* Our end resets the connection, since the request was not read: the length tells the client
+     * that it has all. */
+    CLEANUP_FREE char *answer =
+        str_printf("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n"
+                   "Content-Type: text/plain\r\nContent-Length: %zu\r\n\r\n%s",
+                   sizeof(busy) - 1, busy);
+    if (send(fd, answer, strlen(answer), MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
         log_debug("refuse a connection: %s", strerror(errno));
     close(fd);
 }

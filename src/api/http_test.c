@@ -15,7 +15,7 @@
 #include "api/http.h"
 #include "base/str.h"
 
-enum { DEADLINE_MS = 20000, BIG = 8 << 20 };
+enum { DEADLINE_MS = 20000, BIG = 8 << 20, CONNECTIONS_MAX = 8 };
 
 static struct loop *loop;
 static struct http *http;
@@ -215,7 +215,7 @@ static void with_client(void (*client)(int fd))
     deadline = timer_new(loop, too_late, NULL);
     timer_set(deadline, DEADLINE_MS);
     struct signal_watch *children = signal_watch_new(loop, SIGCHLD, child_came, NULL);
-    http = http_new(loop, listener, 8, &ops, NULL, NULL);
+    http = http_new(loop, listener, CONNECTIONS_MAX, &ops, NULL, NULL);
     assert_non_null(http);
     pid_t pid = fork();
     if (pid == 0) {
@@ -348,6 +348,28 @@ static void a_client_that_leaves_while_it_waits_is_noticed(void **state)
     assert_int_equal(gone_count, 1);
 }
 
+/* One more than are served: the length of the answer is in it, since a reset may be its end. */
+static void surplus_client(int fd)
+{
+    struct sockaddr_un address;
+    socklen_t size = sizeof(address);
+    if (getpeername(fd, (struct sockaddr *)&address, &size) < 0)
+        _exit(12);
+    for (int i = 0; i < CONNECTIONS_MAX; i++) {
+        fd = socket(AF_UNIX, SOCK_STREAM, 0);
+        if (connect(fd, (struct sockaddr *)&address, size) < 0)
+            _exit(12);
+    }
+    expect(fd, "", "503",
+           "Content-Length: 67\r\n\r\n"
+           "huskd serves as many clients as its setting connections_max allows\n");
+}
+
+static void a_client_too_many_is_told_so(void **state)
+{
+    with_client(surplus_client);
+}
+
 static void staying_client(int fd)
 {
     const char *request = "GET /never HTTP/1.1\r\nHost: x\r\n\r\n";
@@ -377,6 +399,7 @@ int main(void)
         cmocka_unit_test(a_hijacked_stream_outlives_the_servers_hold_on_it),
         cmocka_unit_test(a_hijacked_stream_ends_with_its_last_holder),
         cmocka_unit_test(a_client_that_leaves_while_it_waits_is_noticed),
+        cmocka_unit_test(a_client_too_many_is_told_so),
         cmocka_unit_test(the_server_ends_while_requests_wait),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
