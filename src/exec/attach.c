@@ -46,9 +46,14 @@ static void parked_check(void *arg)
         timer_set(exec->parked_timer, PARKED_CHECK_MS);
 }
 
-unsigned exec_parked(const struct exec *exec)
+int exec_parked_check(const struct exec *exec, struct error **ret_error)
 {
-    return exec->parked_count;
+    if (exec->parked_count < exec->config.parked_max)
+        return 0;
+    return error_set(ret_error, ERROR_LIMIT, 0,
+                     "%u clients wait for containers to start already, as many as connections_max "
+                     "allows",
+                     exec->parked_count);
 }
 
 static void park(struct exec *exec, struct ref ctr, struct tty_size size, int fd, const void *early,
@@ -63,7 +68,8 @@ static void park(struct exec *exec, struct ref ctr, struct tty_size size, int fd
     exec->parked_count++;
     if (!exec->parked_timer)
         exec->parked_timer = timer_new(exec->loop, parked_check, exec);
-    timer_set(exec->parked_timer, PARKED_CHECK_MS);
+    if (exec->parked_count == 1) /* or it would be put off for as long as clients come */
+        timer_set(exec->parked_timer, PARKED_CHECK_MS);
 }
 
 /* ---- attach --------------------------------------------------------------------------------- */
@@ -115,7 +121,7 @@ void exec_attach(struct exec *exec, struct ref ref, struct tty_size size, int fd
     struct link *link = ctr ? link_of_pod(exec, ctr->pod) : NULL;
     if (ctr && link && exec_has(exec, ctr) && ctr->state != CTR_PENDING)
         attach_send(exec, link, ctr, fd, early, early_size);
-    else if (ctr && exec->parked_count < ATTACH_PARKED_MAX)
+    else if (ctr && exec_parked_check(exec, NULL) == 0)
         park(exec, ref, size, fd, early, early_size);
     else
         close(fd);

@@ -22,10 +22,9 @@
 #include "loop/loop.h"
 
 enum {
-    ATTACH_PARKED_MAX = 64, /* clients that wait for their container to start */
-    BOOT_DISKS_MAX = 12,    /* there from the start of a VM; the rest is plugged in later */
-    JOBS_MAX = 1024,        /* that wait for a worker */
-    TEMPLATE_ID_MAX = 31,   /* bytes of the id of a template */
+    BOOT_DISKS_MAX = 12,  /* there from the start of a VM; the rest is plugged in later */
+    JOBS_MAX = 1024,      /* that wait for a worker */
+    TEMPLATE_ID_MAX = 31, /* bytes of the id of a template */
     TEMPLATE_SIZES_MAX = 16,
 };
 
@@ -42,6 +41,7 @@ struct exec_config {
     uint64_t log_max_bytes, image_layer_max_bytes;
     uint64_t layer_size; /* bytes of most writable layers: some are made in advance */
     unsigned workers, transfers;
+    unsigned parked_max; /* clients that wait for their container to start */
     uint64_t job_deadline_ms;
     const char *registries; /* directory of registries' certificates */
     const char *const *insecure, *const *mirrors;
@@ -121,7 +121,8 @@ struct tty_size {
  * socket's end. */
 void exec_attach(struct exec *exec, struct ref ctr, struct tty_size size, int fd, const void *early,
                  size_t early_size);
-unsigned exec_parked(const struct exec *exec);
+/* Whether one more may wait so: ERROR_LIMIT. */
+int exec_parked_check(const struct exec *exec, struct error **ret_error);
 
 /* A further process in a container, or in the guest itself. */
 struct exec_process {

@@ -299,6 +299,7 @@ static void exec_make(struct daemon *d)
         .layer_size = s->layer_size,
         .workers = (unsigned)s->workers,
         .transfers = (unsigned)s->transfers,
+        .parked_max = (unsigned)s->connections_max,
         .registries = s->registries,
         .insecure = (const char *const *)d->places.insecure,
         .mirrors = (const char *const *)d->places.mirrors,

@@ -555,9 +555,8 @@ void ctr_attach(struct call *call)
         error_set(&error, ERROR_STATE, 0, "container '%s' is being removed", ctr->spec.name);
     if (!error && ctr_is_up(ctr))
         pod_check_awake(call->api, world_pod(call->api->world, ctr->pod), &error);
-    if (!error && exec_parked(call->api->exec) >= ATTACH_PARKED_MAX)
-        error_set(&error, ERROR_LIMIT, 0, "%d clients wait for containers to start already",
-                  ATTACH_PARKED_MAX);
+    else if (!error)
+        exec_parked_check(call->api->exec, &error);
     if (error) {
         call_fail(call, error);
         return;
