@@ -282,8 +282,7 @@ static int stream_read(struct relay *relay, struct error **ret_error)
         return error_set(ret_error, ERROR_IO, errno, "read from the stream");
     if (n <= 0) {
         relay->over = true;
-        relay->detached =
-            relay->raw && relay->last_keys[0] == KEY_CTRL_P && relay->last_keys[1] == KEY_CTRL_Q;
+        relay->detached = relay->raw && relay->pair_typed;
         return 0;
     }
     raw_begin(relay); /* the process may write before we hear that it runs */
@@ -292,13 +291,13 @@ static int stream_read(struct relay *relay, struct error **ret_error)
 
 /* ---- input ---------------------------------------------------------------------------------- */
 
-static void keys_remember(struct relay *relay, const char *data, size_t size)
+/* As the keeper does it; more may be typed before it has ended the stream. */
+static void keys_watch(struct relay *relay, const char *data, size_t size)
 {
-    if (size >= 2)
-        relay->last_keys[0] = data[size - 2];
-    else
-        relay->last_keys[0] = relay->last_keys[1];
-    relay->last_keys[1] = data[size - 1];
+    for (size_t i = 0; i < size; i++) {
+        relay->pair_typed |= relay->prefix_typed && data[i] == KEY_CTRL_Q;
+        relay->prefix_typed = data[i] == KEY_CTRL_P;
+    }
 }
 
 static void input_end(struct relay *relay)
@@ -328,7 +327,7 @@ static void input_read(struct relay *relay)
         input_end(relay);
         return;
     }
-    keys_remember(relay, relay->in, (size_t)n);
+    keys_watch(relay, relay->in, (size_t)n);
     relay->in_start = 0;
     relay->in_end = (size_t)n;
     input_send(relay);

@@ -42,12 +42,13 @@ struct relay {
     struct stdcopy copy;
     char *in;
     size_t in_start, in_end;
-    char last_keys[2];
-    bool raw;       /* our terminal is in raw mode */
-    bool reading;   /* standard input has not ended */
-    bool over;      /* the stream has ended */
-    int held;       /* a signal to be passed on when `start` is answered; 0: none */
-    int interrupts; /* signals passed on so far */
+    bool prefix_typed; /* ctrl-p was the last key … */
+    bool pair_typed;   /* … and once ctrl-q came after it */
+    bool raw;          /* our terminal is in raw mode */
+    bool reading;      /* standard input has not ended */
+    bool over;         /* the stream has ended */
+    int held;          /* a signal to be passed on when `start` is answered; 0: none */
+    int interrupts;    /* signals passed on so far */
 };
 
 /* Until the stream has ended, or a signal or `start` says so. */

@@ -68,6 +68,9 @@ def pump(process, sock, tty, stdin):
             data = sock.recv(1 << 17)
             if not data:
                 break
+            if tty and b"\x10\x11" in data:
+                sock.shutdown(socket.SHUT_RDWR)
+                return
             try:
                 process.stdin.write(data)
                 process.stdin.flush()

@@ -132,6 +132,17 @@ def signalled_early():
         wrong("exit status after an early ctrl-c", code)
 
 
+def detaches_in_haste():
+    """A key is typed after ctrl-p ctrl-q, before the stream has ended."""
+    s = Session("run", "-it", "--name", "hasty", "busybox", "sh", "-c", "echo ready; sleep 60")
+    s.until(b"ready")
+    s.until_raw(True)
+    s.type(b"a\x10\x10\x11b")
+    s.until(b"detached; ")
+    if (code := s.end()) != 0:
+        wrong("exit status after detaching in haste", code)
+
+
 def waits():
     s = Session("run", "--rm", "--name", "a", "slow", "echo", "ready")
     s.until(b"starting pod 'a': it runs")
@@ -175,5 +186,5 @@ def detaches():
         wrong("exit status of attach", code)
 
 
-for test in [waits, signalled_early] if DAEMON == "fake" else [begins, sizes, detaches]:
+for test in [waits, signalled_early, detaches_in_haste] if DAEMON == "fake" else [begins, sizes, detaches]:
     test()
