@@ -342,7 +342,8 @@ static int attach_and_start(struct run *run, struct http *stream, struct http *c
     timeline_mark_at(&run->timeline, "husk: started", relay.started_ns);
     timeline_mark_at(&run->timeline, "husk: first output", relay.output_ns);
     timeline_mark(&run->timeline, "husk: stream ended");
-    run->started = relay.started;
+    /* What has written runs, even if nobody waits for the answer any more. */
+    run->started = relay.started || (relay.start && relay.output_ns);
     run->remove = run->remove && !relay.detached && !relay.paused;
     if (rc == 0)
         return run_status(run, &relay, code_wait, ret_error);

@@ -339,7 +339,6 @@ static void process_started(struct relay *relay)
 {
     relay->started = true;
     relay->started_ns = timeline_now_ns();
-    relay->start = NULL;
     waiting_end(relay->cli);
     if (relay->input) {
         raw_begin(relay);
@@ -356,7 +355,7 @@ static void process_started(struct relay *relay)
 static int start_answer(struct relay *relay, struct error **ret_error)
 {
     CLEANUP_BUF struct buf body = {0};
-    struct http *http = relay->start;
+    struct http *http = take(relay->start);
     if (http_read_head(http, ret_error) < 0 || daemon_check(http, ret_error) < 0 ||
         http_read_all(http, &body, ret_error) < 0)
         return -1;

@@ -27,7 +27,8 @@ struct relay {
     bool merge;            /* standard error goes where standard output goes */
     bool resize;           /* tell the size of the terminal at the start */
     bool no_signals;       /* the process cannot be signalled: a signal ends husk */
-    struct http *start; /* a request that starts the process: its answer is awaited, NULL: none */
+    struct http *start;    /* a request that starts the process: its answer is awaited, NULL: none,
+                            * or it has come */
 
     /* What came of it. */
     bool detached; /* ctrl-p ctrl-q was typed */
