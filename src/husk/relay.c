@@ -402,6 +402,12 @@ static int relay_turn(struct relay *relay, struct error **ret_error)
     return 0;
 }
 
+/* The end came in the middle of a frame: whoever sent it was ended. */
+static bool is_cut_off(const struct relay *relay)
+{
+    return relay->over && !relay->tty && !relay->signal && stdcopy_is_inside(&relay->copy);
+}
+
 static int relay_loop(struct relay *relay, struct error **ret_error)
 {
     struct http *http = relay->stream;
@@ -412,6 +418,9 @@ static int relay_loop(struct relay *relay, struct error **ret_error)
         rc = relay_output(relay, http->buffer + http->start, http->end - http->start, ret_error);
     while (rc == 0 && !relay->signal && (!relay->over || relay->start))
         rc = relay_turn(relay, ret_error);
+    if (rc == 0 && is_cut_off(relay))
+        rc = error_set(ret_error, ERROR_CORRUPT, 0,
+                       "the output is cut off: its stream ended in the middle of a frame");
     return rc;
 }
 

@@ -44,3 +44,8 @@ int stdcopy_next(struct stdcopy *copy, const uint8_t *data, size_t size, size_t 
     *ret_fd = copy->header[0];
     return 0;
 }
+
+bool stdcopy_is_inside(const struct stdcopy *copy)
+{
+    return copy->header_have || copy->left;
+}

@@ -4,6 +4,7 @@
 #ifndef HUSK_HUSK_STDCOPY_H
 #define HUSK_HUSK_STDCOPY_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -22,5 +23,8 @@ struct stdcopy {
  * streams is an error. */
 int stdcopy_next(struct stdcopy *copy, const uint8_t *data, size_t size, size_t *ret_used,
                  size_t *ret_size, int *ret_fd, struct error **ret_error);
+
+/* Whether a frame was begun and is not complete. */
+bool stdcopy_is_inside(const struct stdcopy *copy);
 
 #endif

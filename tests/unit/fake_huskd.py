@@ -296,6 +296,12 @@ class Handler(socketserver.StreamRequestHandler):
                 self.connection.sendall(frame * 4)
             e["process"] = spawn(["true"])
             return None
+        if e["command"][0] == "cut":  # frames, and so many bytes of one more
+            self.hijack()
+            self.connection.sendall(struct.pack(">BxxxI", 1, 4) + b"out\n" +
+                                    (struct.pack(">BxxxI", 1, 4) + b"out\n")[:int(e["command"][1])])
+            e["process"] = spawn(["true"])
+            return None
         if e["command"][0] == "drain":
             self.hijack()
             while self.connection.recv(1 << 18):
