@@ -144,6 +144,12 @@ static int exec_in_guest(struct cli *cli, const struct args *args, struct error 
     return relay.signal ? SIGNAL_STATUS + relay.signal : 0;
 }
 
+/* What is said of a program that could not be run. */
+static bool says_not_run(const struct error *error)
+{
+    return error_is(error, ERROR_NOT_FOUND) || error_is(error, ERROR_DENIED);
+}
+
 /* Returns when the process runs. One that could not be run has an exit code all the same. */
 static int exec_detached(struct cli *cli, const char *container, const char *exec,
                          const char *target, struct error **ret_error)
@@ -152,7 +158,8 @@ static int exec_detached(struct cli *cli, const char *container, const char *exe
     int code;
     if (daemon_call(cli, "POST", target, NULL, NULL, &error) == 0)
         return 0;
-    if (daemon_exit_code(cli, container, exec, &code, NULL) < 0 || !code_needs_reason(code))
+    if (!says_not_run(error) || daemon_exit_code(cli, container, exec, &code, NULL) < 0 ||
+        !code_needs_reason(code))
         return error_move(ret_error, &error);
     error_print(cli, error);
     return code;

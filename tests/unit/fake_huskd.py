@@ -308,7 +308,11 @@ class Handler(socketserver.StreamRequestHandler):
                 pass
             e["process"] = spawn(["true"])
             return None
+        if e["command"][0] == "refused":  # the container has ended since
+            raise Refusal(412, "state", "container 'web' is not running but stopped")
         e["process"] = spawn(e["command"])
+        if self.q.get("detach") == "true" and not e["process"]:
+            raise Refusal(404, "not_found", f"container 'web': no program {e['command'][0]}")
         if self.q.get("detach") == "true":
             return {}
         self.hijack()

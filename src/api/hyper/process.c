@@ -245,6 +245,9 @@ void session_exitcode(struct call *call, const char *id)
         call_fail(call, error);
     } else if (session->lost) {
         call_fail(call, session_lost(session));
+    } else if (session->state == SESSION_CREATED) {
+        error_set(&error, ERROR_STATE, 0, "exec '%s' was not started", id);
+        call_fail(call, error);
     } else if (session->state == SESSION_ENDED) {
         call_json(call, 200, json_integer((json_int_t)session->code));
     } else {
