@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -177,20 +178,41 @@ static int archive_write(struct cli *cli, int fd, const char *name, struct error
     }
 }
 
+static const int ENDING[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+static char *archive_part; /* the file that a signal removes */
+
+static void on_signal(int signal)
+{
+    unlink(archive_part);
+    raise(signal); /* SA_RESETHAND: now it kills */
+}
+
+static void signals_catch(void)
+{
+    const struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction before;
+    for (size_t i = 0; i < ARRAY_SIZE(ENDING); i++)
+        if (sigaction(ENDING[i], NULL, &before) == 0 && before.sa_handler == SIG_DFL)
+            sigaction(ENDING[i], &action, NULL);
+}
+
 /* A file comes to be under another name, so that there is none that is not whole. */
 static int archive_file(struct cli *cli, const char *path, struct error **ret_error)
 {
-    CLEANUP_FREE char *part = str_printf("%s.part-%d", path, (int)getpid());
-    int fd = open(part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    archive_part = str_printf("%s.part-%d", path, (int)getpid());
+    signals_catch();
+    int fd = open(archive_part, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     if (fd < 0)
-        return error_set(ret_error, ERROR_IO, errno, "make '%s'", part);
+        return error_set(ret_error, ERROR_IO, errno, "make '%s'", archive_part);
     int rc = archive_write(cli, fd, path, ret_error);
+    if (rc == 0 && fsync(fd) < 0)
+        rc = error_set(ret_error, ERROR_IO, errno, "write '%s'", path);
     if (close(fd) < 0 && rc == 0)
         rc = error_set(ret_error, ERROR_IO, errno, "write '%s'", path);
-    if (rc == 0 && rename(part, path) < 0)
+    if (rc == 0 && rename(archive_part, path) < 0)
         rc = error_set(ret_error, ERROR_IO, errno, "make '%s'", path);
     if (rc < 0)
-        unlink(part);
+        unlink(archive_part);
     return rc;
 }
 

@@ -363,6 +363,13 @@ class Handler(socketserver.StreamRequestHandler):
                     if self.body != b"bad" else [b'{"error":"it is not a tar"}'])
         return None
 
+    def get_images_save(self):
+        if self.q["names"] == "endless":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\narchive")
+            time.sleep(30)
+            return None
+        return b"archive"
+
     def delete_image(self):
         if self.q["imageId"] == "used":
             raise Refusal(409, "busy", "image 'used' is used by pod 'web'")
