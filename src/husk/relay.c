@@ -16,6 +16,8 @@
 
 enum {
     INPUT_SIZE = 256 << 10,
+    RETRY_MS = 200, /* between two tries to pass a signal on */
+    NS_PER_MS = 1000000,
     PIECES_MAX = 64,    /* frames written with one call */
     INTERRUPTS_MAX = 3, /* so many signals end husk even if the process lives on */
     KEY_CTRL_P = 0x10,
@@ -79,11 +81,28 @@ static bool is_to_end(int signal)
     return signal != SIGUSR1 && signal != SIGUSR2;
 }
 
+static void hold(struct relay *relay, int signal)
+{
+    relay->held |= 1u << signal;
+}
+
+static bool holds_end(const struct relay *relay)
+{
+    for (size_t i = 0; i < ARRAY_SIZE(SIGNALS); i++)
+        if (relay->held & 1u << SIGNALS[i] && is_to_end(SIGNALS[i]))
+            return true;
+    return false;
+}
+
 /* A signal could not be passed on. If the process has ended its stream will, too; but a container
- * may be about to be started again. */
+ * may be about to be started again, and so may huskd. */
 static void refused(struct relay *relay, int signal, const struct error *error)
 {
     bool frozen = error_is(error, ERROR_PAUSED) || error_is(error, ERROR_BUSY);
+    if (error_is(error, ERROR_UNAVAILABLE)) {
+        hold(relay, signal);
+        return;
+    }
     if (frozen)
         note_print(relay->cli, "the signal was not passed on: %s", error_text(error));
     relay->paused = error_is(error, ERROR_PAUSED) && is_to_end(signal);
@@ -98,13 +117,40 @@ static void pass_on(struct relay *relay, int signal)
     CLEANUP_FREE char *target =
         http_target(relay->exec ? "/exec/kill" : "/container/kill", "container", relay->container,
                     "exec", relay->exec, "signal", number, NULL);
-    relay->interrupts += is_to_end(signal);
-    if (relay->no_signals || relay->interrupts >= INTERRUPTS_MAX)
-        relay->signal = signal;
-    else if (daemon_call(relay->cli, "POST", target, NULL, NULL, &error) < 0)
+    if (daemon_call(relay->cli, "POST", target, NULL, NULL, &error) < 0)
         refused(relay, signal, error);
     else if (relay->interrupts == INTERRUPTS_MAX - 1 && is_to_end(signal))
         note_print(relay->cli, "it has not ended yet; once more, and husk leaves it alone");
+}
+
+/* Tries again what could not be passed on before. */
+static void held_pass_on(struct relay *relay)
+{
+    unsigned held = relay->held;
+    if (!held || !relay->started || timeline_now_ns() < relay->retry_ns)
+        return;
+    relay->held = 0;
+    for (size_t i = 0; i < ARRAY_SIZE(SIGNALS); i++)
+        if (held & 1u << SIGNALS[i])
+            pass_on(relay, SIGNALS[i]);
+    relay->retry_ns = relay->held ? timeline_now_ns() + RETRY_MS * NS_PER_MS : 0;
+}
+
+/* One that comes at once is passed on at once; while huskd is away, with what is held. */
+static void signal_pass(struct relay *relay, int signal)
+{
+    bool away = relay->held && relay->started;
+    bool in_vain = is_to_end(signal) && holds_end(relay);
+    relay->interrupts += is_to_end(signal);
+    if (relay->no_signals || relay->interrupts >= INTERRUPTS_MAX || in_vain) {
+        relay->signal = signal;
+        return;
+    }
+    hold(relay, signal);
+    held_pass_on(relay);
+    if (relay->held && relay->started && !away)
+        note_print(relay->cli, "huskd is away; the signal is passed on when it is back%s",
+                   is_to_end(signal) ? "; once more ends husk" : "");
 }
 
 /* The shell gets its terminal as it was while we are stopped. */
@@ -128,10 +174,8 @@ static void signal_take(struct relay *relay, int signal)
         term_restore(), term_raw(), send_size(relay);
     else if (signal == SIGCONT)
         return;
-    else if (relay->started && !relay->raw)
-        pass_on(relay, signal);
-    else if (!relay->raw && !relay->held && (relay->output_ns || !is_to_end(signal)))
-        relay->held = signal; /* it runs, as its output shows, but its start is not answered yet */
+    else if (!relay->raw && (relay->started || relay->output_ns || !is_to_end(signal)))
+        signal_pass(relay, signal); /* it runs, as its output shows, or the signal can wait */
     else
         relay->signal = signal; /* nobody to pass it on to, or our terminal hung up */
 }
@@ -347,8 +391,7 @@ static void process_started(struct relay *relay)
     }
     if (relay->resize)
         send_size(relay);
-    if (relay->held)
-        pass_on(relay, relay->held);
+    held_pass_on(relay);
 }
 
 /* The answer to the request that starts the process. */
@@ -382,9 +425,10 @@ static int relay_turn(struct relay *relay, struct error **ret_error)
 {
     struct pollfd fds[AT_COUNT];
     poll_set(relay, fds);
-    int ready = poll(fds, AT_COUNT, relay->start ? HTTP_IDLE_MS : -1);
+    int ready = poll(fds, AT_COUNT, relay->start ? HTTP_IDLE_MS : relay->held ? RETRY_MS : -1);
     if (ready < 0 && errno != EINTR)
         return error_set(ret_error, ERROR_IO, errno, "wait for the stream");
+    held_pass_on(relay);
     if (ready <= 0) {
         waiting_tick(relay->cli);
         return 0;

@@ -48,8 +48,10 @@ struct relay {
     bool raw;          /* our terminal is in raw mode */
     bool reading;      /* standard input has not ended */
     bool over;         /* the stream has ended */
-    int held;          /* a signal to be passed on when `start` is answered; 0: none */
-    int interrupts;    /* signals passed on so far */
+    uint32_t held;     /* signals to be passed on when `start` is answered or huskd is back, a bit
+                        * each */
+    uint64_t retry_ns; /* CLOCK_MONOTONIC: not before */
+    int interrupts;    /* signals that mean an end so far */
 };
 
 /* Until the stream has ended, or a signal or `start` says so. */
