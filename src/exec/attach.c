@@ -1,4 +1,5 @@
 /* Clients: their sockets go to the keeper that has what they want. */
+#include <endian.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
@@ -11,6 +12,30 @@
 #include "exec/exec_int.h"
 
 enum { PARKED_CHECK_MS = 1000 };
+
+/* Its HTTP is over, a sentence in the stream is what it can be told. */
+static void client_refuse(int fd, bool raw, const char *why)
+{
+    CLEANUP_FREE char *line = str_printf("husk: %s%s\n", why, raw ? "\r" : "");
+    uint32_t size = htobe32((uint32_t)strlen(line));
+    uint8_t header[8] = {2}; /* of standard error */
+    struct iovec iov[] = {{header, raw ? 0 : sizeof(header)}, {line, strlen(line)}};
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = ARRAY_SIZE(iov)};
+    memcpy(header + 4, &size, sizeof(size));
+    if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
+        log_debug("refuse a client: %s", strerror(errno));
+    close(fd);
+}
+
+static bool has_tty(const struct exec *exec, const struct container *ctr)
+{
+    struct process process;
+    process_of(ctr, world_pod(exec->world, ctr->pod), world_image(exec->world, ctr->image),
+               &process);
+    bool tty = process.tty;
+    process_clear(&process);
+    return tty;
+}
 
 /* ---- who came too early --------------------------------------------------------------------- */
 
@@ -32,14 +57,31 @@ void parked_free_all(struct exec *exec)
     exec->parked_timer = NULL;
 }
 
-/* Lets go of those whose container or client is gone. */
+/* The container was to run, and is not any more: its pod could not be started, or was stopped. */
+static bool parked_in_vain(struct parked *parked, const struct container *ctr)
+{
+    bool awaited = ctr->want == CTR_WANT_RUNNING || ctr_is_up(ctr);
+    bool before = parked->awaited;
+    parked->awaited = awaited;
+    return before && !awaited;
+}
+
+/* Lets go of those whose container or client is gone, or that wait in vain. */
 static void parked_check(void *arg)
 {
     struct exec *exec = arg;
     struct parked *parked, *next;
     DL_FOREACH_SAFE(exec->parked, parked, next) {
+        const struct container *ctr = world_ctr(exec->world, parked->ctr);
+        const struct pod *pod = ctr ? world_pod(exec->world, ctr->pod) : NULL;
         bool left = send(parked->fd, "", 0, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 && errno == EPIPE;
-        if (left || !world_ctr(exec->world, parked->ctr))
+        bool in_vain = ctr && parked_in_vain(parked, ctr);
+        if (in_vain && !left) {
+            client_refuse(parked->fd, has_tty(exec, ctr),
+                          str_or(pod ? pod->reason : NULL, "its pod was not started"));
+            parked->fd = -1;
+        }
+        if (left || in_vain || !ctr)
             parked_free(exec, parked);
     }
     if (exec->parked)
@@ -56,11 +98,12 @@ int exec_parked_check(const struct exec *exec, struct error **ret_error)
                      exec->parked_count);
 }
 
-static void park(struct exec *exec, struct ref ctr, struct tty_size size, int fd, const void *early,
-                 size_t early_size)
+static void park(struct exec *exec, const struct container *ctr, struct tty_size size, int fd,
+                 const void *early, size_t early_size)
 {
     struct parked *parked = xcalloc(1, sizeof(*parked));
-    parked->ctr = ctr;
+    parked->ctr = ctr->object.ref;
+    parked->awaited = ctr->want == CTR_WANT_RUNNING;
     parked->size = size;
     parked->fd = fd;
     buf_append(&parked->early, early, early_size);
@@ -85,11 +128,7 @@ static void attach_replied(const struct error *error, uint64_t value, void *arg)
 static void attach_send(struct exec *exec, struct link *link, const struct container *ctr, int fd,
                         const void *early, size_t early_size)
 {
-    const struct pod *pod = world_pod(exec->world, ctr->pod);
-    struct process process;
-    process_of(ctr, pod, world_image(exec->world, ctr->image), &process);
-    bool tty = process.tty;
-    process_clear(&process);
+    bool tty = has_tty(exec, ctr);
     struct wire_attach message = {
         .ctr = ctr->id,
         .framing = tty ? WIRE_FRAMING_RAW : WIRE_FRAMING_STDCOPY,
@@ -122,7 +161,7 @@ void exec_attach(struct exec *exec, struct ref ref, struct tty_size size, int fd
     if (ctr && link && exec_has(exec, ctr) && ctr->state != CTR_PENDING)
         attach_send(exec, link, ctr, fd, early, early_size);
     else if (ctr && exec_parked_check(exec, NULL) == 0)
-        park(exec, ref, size, fd, early, early_size);
+        park(exec, ctr, size, fd, early, early_size);
     else
         close(fd);
 }
@@ -142,26 +181,13 @@ static struct link *link_or_done(struct exec *exec, struct ref pod,
     return NULL;
 }
 
-/* Its HTTP is over, a sentence in the stream is what it can be told. */
-static void client_refuse(int fd, bool raw)
-{
-    static const char line[] = "husk: its pod does not run any more\n";
-    const uint8_t header[] = {2, 0, 0, 0, 0, 0, 0, sizeof(line) - 1}; /* of standard error */
-    struct iovec iov[] = {{(void *)(uintptr_t)header, raw ? 0 : sizeof(header)},
-                          {(void *)(uintptr_t)line, sizeof(line) - 1}};
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = ARRAY_SIZE(iov)};
-    if (sendmsg(fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) < 0)
-        log_debug("refuse a client: %s", strerror(errno));
-    close(fd);
-}
-
 void exec_start(struct exec *exec, const struct exec_process *process, int fd, const void *early,
                 size_t early_size,
                 void (*done)(const struct error *error, uint64_t value, void *arg), void *arg)
 {
     const struct container *ctr = world_ctr(exec->world, process->ctr);
     if (fd >= 0 && !link_of_pod(exec, process->pod))
-        client_refuse(fd, process->tty || process->raw);
+        client_refuse(fd, process->tty || process->raw, "its pod does not run any more");
     struct link *link = link_or_done(exec, process->pod, done, arg);
     if (!link)
         return;

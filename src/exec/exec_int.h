@@ -42,6 +42,7 @@ struct parked {
     struct parked *prev, *next;
     struct ref ctr;
     struct tty_size size;
+    bool awaited; /* the container was to run when it was looked at last */
     int fd;
     struct buf early;
 };

@@ -235,6 +235,17 @@ static int attach_check(struct cli *cli, const char *id, struct error **ret_erro
                      json_text(all, "name"), json_text(all, "pod"));
 }
 
+/* Its stream has ended: then it has run, or it will not. */
+static int attach_status(struct relay *relay, const char *id, struct http *code_wait,
+                         struct error **ret_error)
+{
+    CLEANUP_ERROR struct error *error = NULL;
+    bool ended = !relay->signal && !relay->detached;
+    if (ended && attach_check(relay->cli, id, &error) < 0 && error_is(error, ERROR_STATE))
+        return error_move(ret_error, &error);
+    return stream_status(relay, code_wait, ret_error);
+}
+
 int cmd_attach(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     struct relay relay = {.cli = cli, .container = args->words[0], .input = true, .resize = true};
@@ -247,7 +258,7 @@ int cmd_attach(struct cli *cli, const struct args *args, struct error **ret_erro
     http_init(&code_wait, cli->socket);
     int status = stream_carry(&relay, target, &code_wait, ret_error);
     if (status == 0)
-        status = stream_status(&relay, &code_wait, ret_error);
+        status = attach_status(&relay, id, &code_wait, ret_error);
     http_close(&code_wait);
     return status;
 }

@@ -214,6 +214,10 @@ class Handler(socketserver.StreamRequestHandler):
         entry = pod_of(self.q["container"])
         first = entry["spec"]["containers"][0]
         self.hijack()
+        if first["image"] == "fails":  # its start does, while we wait for it
+            entry["failed"] = True
+            self.connection.sendall(struct.pack(">BxxxI", 2, 14) + b"husk: no QEMU\n")
+            return None
         with LOCK:
             LOCK.wait_for(lambda: entry["process"] is not None or entry["over"], 20)
         if entry["process"]:
@@ -344,8 +348,9 @@ class Handler(socketserver.StreamRequestHandler):
         if self.q.get("kind") == "container":
             entry = pod_of(self.q["name"])
             state = "running" if entry["process"] else "pending"
+            starts = entry["spec"]["containers"][0]["image"] == "fails" and "failed" not in entry
             return {"name": entry["spec"]["id"], "pod": entry["spec"]["id"], "state": state,
-                    "want": "running" if entry["process"] else "stopped"}
+                    "want": "running" if entry["process"] or starts else "stopped"}
         entry = PODS.get(self.q["name"])
         if not entry:
             raise Refusal(404, "not_found", f"'{self.q['name']}' does not exist")
