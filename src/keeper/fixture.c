@@ -7,7 +7,10 @@
 #include <unistd.h>
 
 #include "base/buf.h"
+#include "base/log.h"
+#include "base/scratch.h"
 #include "base/str.h"
+#include "keeper/exits.h"
 
 /* Where fake_start() finds the fixture that is being made. */
 static struct fixture *making;
@@ -196,7 +199,43 @@ int fixture_exec(struct fixture *f, const char *exec, const char *ctr, uint32_t 
     return pair[1];
 }
 
+int fixture_attach(struct fixture *f, const char *ctr, enum wire_framing framing, bool detachable)
+{
+    int pair[2];
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) < 0)
+        return -1;
+    struct client_spec spec = {.fd = pair[0], .framing = framing, .detachable = detachable};
+    int failed = container_attach(f->k, ctr, &spec, NULL);
+    assert(failed == 0);
+    return pair[1];
+}
+
+char *fixture_read(int client, bool ended)
+{
+    struct buf in = {0};
+    ssize_t n;
+    while ((n = recv(client, buf_reserve(&in, 1 << 16), 1 << 16, MSG_DONTWAIT)) > 0)
+        in.len += (size_t)n;
+    assert(n == (ended ? 0 : -1));
+    return buf_take_str(&in);
+}
+
 /* ---- life ----------------------------------------------------------------------------------- */
+
+int fixture_enter(void **state)
+{
+    char *dir = *state = scratch_make("keeper");
+    log_open("test", LOG_LEVEL_ERROR);
+    return chdir(dir);
+}
+
+int fixture_leave(void **state)
+{
+    CLEANUP_FREE char *dir = *state;
+    unlink(EXITS_FILE);
+    unlink("console.log");
+    return chdir("/") == 0 ? rmdir(dir) : -1;
+}
 
 void fixture_boot(struct fixture *f, enum wire_boot_mode mode)
 {

@@ -19,6 +19,9 @@ struct fixture {
     uint64_t heard; /* bytes for the guest */
 };
 
+/* For cmocka: a directory of the test's own becomes the present one, and goes again. */
+int fixture_enter(void **state);
+int fixture_leave(void **state);
 /* With a VM that is ready. The present directory takes the keeper's files. */
 void fixture_init(struct fixture *f);
 /* With a VM that was asked for in that mode, and whose guest has said nothing yet. */
@@ -41,6 +44,10 @@ struct container *fixture_begin(struct fixture *f, const char *ctr, uint32_t fla
 /* RUN and the guest's answer: the container runs. */
 struct container *fixture_run(struct fixture *f, const char *ctr, uint32_t flags,
                               const char *log_path);
+/* A client; the test's end of its socket. */
+int fixture_attach(struct fixture *f, const char *ctr, enum wire_framing framing, bool detachable);
+/* All that the keeper wrote to a client; it must have closed the socket if `ended`. */
+char *fixture_read(int client, bool ended);
 /* An exec with a client; the test's end of its socket. */
 int fixture_exec(struct fixture *f, const char *exec, const char *ctr, uint32_t flags);
 

@@ -14,8 +14,6 @@
 #include "keeper/exits.h"
 #include "keeper/fixture.h"
 
-static char *dir;
-
 static struct fixture *begin(void)
 {
     static struct fixture f;
@@ -32,24 +30,12 @@ static void exited(struct fixture *f, uint32_t stream, uint32_t code, const char
     fixture_agree(f); /* to CTR_CLEAR */
 }
 
-/* All that the keeper wrote to a client; it must have closed the socket if `ended`. */
-static char *client_read(int fd, bool ended)
+static void disagree(struct fixture *f, const char *why)
 {
-    struct buf in = {0};
-    ssize_t n;
-    while ((n = recv(fd, buf_reserve(&in, 1 << 16), 1 << 16, MSG_DONTWAIT)) > 0)
-        in.len += (size_t)n;
-    assert_int_equal(n, ended ? 0 : -1);
-    return buf_take_str(&in);
-}
-
-static int attach(struct fixture *f, const char *ctr, enum wire_framing framing, bool detachable)
-{
-    int pair[2];
-    assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
-    struct client_spec spec = {.fd = pair[0], .framing = framing, .detachable = detachable};
-    assert_int_equal(container_attach(f->k, ctr, &spec, NULL), 0);
-    return pair[1];
+    CLEANUP_ERROR struct error *error = NULL;
+    error_set(&error, ERROR_BUSY, 0, "%s", why);
+    struct wire_reply no = wire_reply_from(f->k->guest_seq, error);
+    fixture_say(f, WIRE_REPLY, 0, &no);
 }
 
 static void count_record(const struct exit_record *r, void *arg)
@@ -82,7 +68,7 @@ static void what_a_dead_vm_ran_has_ended(void **state)
     assert_int_equal(c->code, CODE_VM_ENDED);
     assert_string_equal(c->reason, "the VM ended: QEMU was killed by signal 9");
     assert_null(exec_find(f->k, "e")->stream);
-    free(client_read(client, true));
+    free(fixture_read(client, true));
     close(client);
     fixture_done(f);
 }
@@ -94,13 +80,13 @@ static void unread_output_goes_to_the_first_who_attaches_even_late(void **state)
     fixture_say_data(f, WIRE_STDOUT, c->stream->id, "one\n", 4);
     fixture_say_data(f, WIRE_STDERR, c->stream->id, "two\n", 4);
     exited(f, c->stream->id, 0, "");
-    int client = attach(f, "a", WIRE_FRAMING_RAW, false);
+    int client = fixture_attach(f, "a", WIRE_FRAMING_RAW, false);
     fixture_turn(f);
-    CLEANUP_FREE char *text = client_read(client, true);
+    CLEANUP_FREE char *text = fixture_read(client, true);
     assert_string_equal(text, "one\ntwo\n");
-    int second = attach(f, "a", WIRE_FRAMING_RAW, false);
+    int second = fixture_attach(f, "a", WIRE_FRAMING_RAW, false);
     fixture_turn(f);
-    CLEANUP_FREE char *nothing = client_read(second, true);
+    CLEANUP_FREE char *nothing = fixture_read(second, true);
     assert_string_equal(nothing, "");
     close(client);
     close(second);
@@ -110,10 +96,10 @@ static void unread_output_goes_to_the_first_who_attaches_even_late(void **state)
 static void who_attaches_before_the_start_sees_the_first_byte(void **state)
 {
     struct fixture *f = begin();
-    int client = attach(f, "a", WIRE_FRAMING_RAW, false);
+    int client = fixture_attach(f, "a", WIRE_FRAMING_RAW, false);
     struct container *c = fixture_run(f, "a", 0, "");
     fixture_say_data(f, WIRE_STDOUT, c->stream->id, "first", 5);
-    CLEANUP_FREE char *text = client_read(client, false);
+    CLEANUP_FREE char *text = fixture_read(client, false);
     assert_string_equal(text, "first");
     close(client);
     fixture_done(f);
@@ -122,44 +108,13 @@ static void who_attaches_before_the_start_sees_the_first_byte(void **state)
 static void a_command_that_cannot_run_says_so_to_its_client(void **state)
 {
     struct fixture *f = begin();
-    int client = attach(f, "web", WIRE_FRAMING_RAW, false);
+    int client = fixture_attach(f, "web", WIRE_FRAMING_RAW, false);
     struct container *c = fixture_run(f, "web", 0, "");
     exited(f, c->stream->id, 127, "cannot run 'x': not found");
     fixture_turn(f);
-    CLEANUP_FREE char *text = client_read(client, true);
+    CLEANUP_FREE char *text = fixture_read(client, true);
     assert_string_equal(text, "husk: container 'web': cannot run 'x': not found\n");
     close(client);
-    fixture_done(f);
-}
-
-static void credit_comes_back_only_as_the_slowest_client_reads(void **state)
-{
-    struct fixture *f = begin();
-    CLEANUP_FREE char *block = xcalloc(1, WIRE_DATA_MAX);
-    struct container *c = fixture_run(f, "a", 0, "");
-    int client = attach(f, "a", WIRE_FRAMING_RAW, false);
-    for (int i = 0; i < WIRE_WINDOW / WIRE_DATA_MAX; i++)
-        fixture_say_data(f, WIRE_STDOUT, c->stream->id, block, WIRE_DATA_MAX);
-    uint32_t stuck = c->stream->out[OUT_STDOUT].window;
-    assert_true(stuck < WIRE_WINDOW / 2 + WIRE_DATA_MAX);
-    for (int i = 0; i < 20; i++) {
-        free(client_read(client, false));
-        fixture_turn(f);
-    }
-    assert_true(c->stream->out[OUT_STDOUT].window > WIRE_WINDOW * 3 / 4 - 1);
-    close(client);
-    fixture_done(f);
-}
-
-static void a_guest_that_sends_more_than_it_may_is_ended(void **state)
-{
-    struct fixture *f = begin();
-    CLEANUP_FREE char *block = xcalloc(1, WIRE_WINDOW + 1);
-    struct container *c = fixture_run(f, "a", 0, "");
-    fixture_say_data(f, WIRE_STDOUT, c->stream->id, block, WIRE_WINDOW + 1);
-    assert_true(f->killed);
-    fixture_turn(f);
-    assert_string_equal(f->k->reason, "the guest sent more output than it was allowed to");
     fixture_done(f);
 }
 
@@ -168,7 +123,7 @@ static void the_detach_keys_detach_also_when_split_and_are_not_forwarded(void **
     struct fixture *f = begin();
     struct container *c = fixture_run(f, "a", WIRE_STDIN_OPEN | WIRE_TTY, "");
     struct wire_credit credit = {.channel = WIRE_STDIN, .bytes = 1000};
-    int client = attach(f, "a", WIRE_FRAMING_RAW, true);
+    int client = fixture_attach(f, "a", WIRE_FRAMING_RAW, true);
     fixture_say(f, WIRE_CREDIT, c->stream->id, &credit);
     assert_int_equal(write(client, "ab\x10", 3), 3);
     fixture_turn(f);
@@ -181,7 +136,7 @@ static void the_detach_keys_detach_also_when_split_and_are_not_forwarded(void **
     assert_int_equal(c->stream->input_credit, 1000 - 4);
     assert_null(c->stream->clients);
     assert_false(c->stream->input_ended);
-    free(client_read(client, true));
+    free(fixture_read(client, true));
     close(client);
     fixture_done(f);
 }
@@ -307,15 +262,11 @@ static void a_layer_is_unmounted_when_the_guest_says_so(void **state)
 {
     struct fixture *f = begin();
     struct container *c = fixture_run(f, "a", 0, "");
-    CLEANUP_ERROR struct error *busy = NULL;
-
     fixture_say(f, WIRE_EXITED, c->stream->id, &(struct wire_exited){0});
     assert_int_equal(f->k->request_count, 1); /* CTR_CLEAR */
     assert_int_equal(container_clear_ask(c, 1, NULL), 0);
     assert_non_null(c->clear_asks);
-    error_set(&busy, ERROR_BUSY, 0, "still mounted");
-    struct wire_reply no = wire_reply_from(f->k->guest_seq, busy);
-    fixture_say(f, WIRE_REPLY, 0, &no);
+    disagree(f, "still mounted");
     assert_null(c->clear_asks);
     assert_int_equal(container_clear_ask(c, 2, NULL), 0);
     assert_int_equal(f->k->request_count, 1); /* it is asked again */
@@ -410,22 +361,6 @@ static void what_a_guest_says_is_text(void **state)
         CLEANUP_FREE char *text = guest_text(said[i][0]);
         assert_string_equal(text, said[i][1]);
     }
-}
-
-static int setup(void **state)
-{
-    log_open("test", LOG_LEVEL_ERROR);
-    dir = scratch_make("keeper");
-    return chdir(dir);
-}
-
-static int teardown(void **state)
-{
-    unlink(EXITS_FILE);
-    unlink("console.log");
-    int rc = chdir("/") == 0 ? rmdir(dir) : -1;
-    free(dir);
-    return rc;
 }
 
 /* ---- templates and clones ------------------------------------------------------------------- */
@@ -634,8 +569,6 @@ int main(void)
         cmocka_unit_test(unread_output_goes_to_the_first_who_attaches_even_late),
         cmocka_unit_test(who_attaches_before_the_start_sees_the_first_byte),
         cmocka_unit_test(a_command_that_cannot_run_says_so_to_its_client),
-        cmocka_unit_test(credit_comes_back_only_as_the_slowest_client_reads),
-        cmocka_unit_test(a_guest_that_sends_more_than_it_may_is_ended),
         cmocka_unit_test(the_detach_keys_detach_also_when_split_and_are_not_forwarded),
         cmocka_unit_test(input_waits_for_credit_and_its_end_for_the_input),
         cmocka_unit_test(an_execs_input_ends_with_its_client),
@@ -660,5 +593,5 @@ int main(void)
         cmocka_unit_test(a_rehearsal_leaves_no_trace),
         cmocka_unit_test(a_rehearsal_that_fails_takes_the_vm_along),
     };
-    return cmocka_run_group_tests(tests, setup, teardown);
+    return cmocka_run_group_tests(tests, fixture_enter, fixture_leave);
 }
