@@ -296,7 +296,7 @@ static void linger_over(void *arg)
     keeper_stop(arg);
 }
 
-/* Clients that still read what their process wrote get some time. */
+/* Clients that still read what their process wrote get the time that it takes them. */
 static int on_dismiss(struct call *c, struct error **ret_error)
 {
     struct keeper *k = c->k;

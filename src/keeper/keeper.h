@@ -47,8 +47,10 @@ enum {
     BOOT_DEADLINE_MS = 120 * 1000,  /* if huskd names none */
     ORPHAN_DEADLINE_MS = 60 * 1000, /* a keeper that nobody asks for a VM ends */
     REHEARSAL_DEADLINE_MS = 60 * 1000,
-    LINGER_DEADLINE_MS = 60 * 1000, /* after DISMISS, for clients that still read */
-    CODE_VM_ENDED = 255,            /* "exit code" of a process whose VM ended under it */
+    /* After DISMISS, for clients that still read, as a pager's user does. One that is dead is seen
+     * at once: this is for one that is alive and never reads again. */
+    LINGER_DEADLINE_MS = 24 * 60 * 60 * 1000,
+    CODE_VM_ENDED = 255, /* "exit code" of a process whose VM ended under it */
 };
 
 /* Requests of huskd that wait for something: each is answered once. */

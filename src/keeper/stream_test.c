@@ -48,11 +48,44 @@ static void a_guest_that_sends_more_than_it_may_is_ended(void **state)
     fixture_done(f);
 }
 
+/* The process writes all that it may, and the client reads nothing of it: so many bytes. */
+static size_t write_all(struct fixture *f, const struct stream *s)
+{
+    static const uint8_t block[WIRE_DATA_MAX];
+    size_t written = 0;
+    for (uint32_t room; (room = s->out[OUT_STDOUT].window); written += room) {
+        room = room < sizeof(block) ? room : sizeof(block);
+        fixture_say_data(f, WIRE_STDOUT, s->id, block, room);
+        assert_true(written < 4 * WIRE_WINDOW);
+    }
+    return written;
+}
+
+static void a_dismissed_keeper_stays_until_its_client_is_dead(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    int client = fixture_attach(f, "a", WIRE_FRAMING_RAW, false);
+    write_all(f, c->stream);
+    fixture_say(f, WIRE_EXITED, c->stream->id, &(struct wire_exited){0});
+    fixture_end_vm(f, "QEMU exited with status 0");
+    f->k->dismissed = true;
+    fixture_turn(f);
+    assert_non_null(f->k->leaving);
+    assert_false(f->k->stopping);
+    close(client);
+    fixture_turn(f);
+    assert_null(f->k->leaving);
+    assert_true(f->k->stopping);
+    fixture_done(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(credit_comes_back_only_as_the_slowest_client_reads),
         cmocka_unit_test(a_guest_that_sends_more_than_it_may_is_ended),
+        cmocka_unit_test(a_dismissed_keeper_stays_until_its_client_is_dead),
     };
     return cmocka_run_group_tests(tests, fixture_enter, fixture_leave);
 }
