@@ -449,6 +449,8 @@ static void stop_signal(struct container *c, uint32_t number, bool all)
 {
     struct wire_signal m = {.signal = number, .all = all};
     guest_request(c->keeper, WIRE_SIGNAL, c->stream->id, &m, NULL, NULL);
+    if (number == SIGKILL)
+        stream_killed(c->stream);
 }
 
 static void stop_begin(struct container *c)

@@ -1,5 +1,6 @@
 /* Messages of huskd: one row each in the table below. */
 #include <errno.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -165,7 +166,11 @@ static int on_kill(struct call *c, struct error **ret_error)
     if (vm_check_usable(c->k, ret_error) < 0 || stream_of(c->k, m->ctr, m->exec, &s, ret_error) < 0)
         return -1;
     struct wire_signal signal = {.signal = m->signal, .all = m->all};
-    return guest_pass(c->k, m->seq, WIRE_SIGNAL, s->id, &signal, ret_error);
+    if (guest_pass(c->k, m->seq, WIRE_SIGNAL, s->id, &signal, ret_error) < 0)
+        return -1;
+    if (m->signal == SIGKILL && s->ctr)
+        stream_killed(s);
+    return 0;
 }
 
 static int layer_hold(struct keeper *k, const char *ctr, bool held, struct error **ret_error)

@@ -141,6 +141,8 @@ void stream_grant(struct stream *s)
     DL_FOREACH(s->clients, c)
         if (c->out.len > lag)
             lag = c->out.len;
+    if (s->killed)
+        lag -= lag < STREAM_KILLED_MAX ? lag : STREAM_KILLED_MAX;
     for (unsigned i = 0; i < OUT_COUNT && !s->ended; i++) {
         if (s->out[i].owed < lag + STREAM_GRANT_MIN)
             continue;
@@ -148,6 +150,12 @@ void stream_grant(struct stream *s)
         s->out[i].owed -= bytes;
         grant_channel(s, i, bytes);
     }
+}
+
+void stream_killed(struct stream *s)
+{
+    s->killed = true;
+    stream_grant(s);
 }
 
 /* ---- input ---------------------------------------------------------------------------------- */

@@ -3,7 +3,8 @@
  * Output: the guest may send as much as it has credit for (WIRE_WINDOW at first). What came goes
  * to the log, to each client, and, as long as no client has ever been there, to `unread`. The
  * credit is given back as the slowest client takes the bytes: so a client that stops reading
- * stops this process and no other, and no client has more than a window queued here.
+ * stops this process and no other, and no client has more than a window queued here. What a process
+ * wrote before it was killed comes all the same, up to a limit: its end comes after it.
  *
  * Input: a client's socket is read only while the guest has granted credit.
  */
@@ -17,6 +18,9 @@
 enum {
     STREAM_CLIENTS_MAX = 16,
     STREAM_GRANT_MIN = WIRE_WINDOW / 4, /* smaller grants wait */
+    /* Bytes that a client of a killed process may lag behind: what was granted before for both
+     * channels, and what their pipes in the guest hold (OUTPUT_PIPE_SIZE of init/spawn.c). */
+    STREAM_KILLED_MAX = 2 * WIRE_WINDOW + 2 * (1 << 20),
     STDCOPY_HEADER_SIZE = 8,
     CLIENT_READ_MAX = WIRE_DATA_MAX,
 };
@@ -33,7 +37,8 @@ struct stream {
     bool tty;
     bool takes_input; /* WIRE_STDIN_OPEN */
     bool input_ended;
-    bool ended; /* the guest is done with it; what was unread is kept for who attaches late */
+    bool killed; /* SIGKILL was sent to its container */
+    bool ended;  /* the guest is done with it; what was unread is kept for who attaches late */
     uint64_t input_credit;
     struct {
         uint32_t window; /* bytes that the guest may send now */
@@ -65,6 +70,8 @@ void stream_remark(struct stream *s, const char *line);
 void stream_credit(struct stream *s, uint32_t bytes);
 /* Grants what the clients have taken. */
 void stream_grant(struct stream *s);
+/* Its container was sent SIGKILL: clients that do not read hold up its end no more. */
+void stream_killed(struct stream *s);
 void stream_input(struct stream *s, const void *data, size_t size);
 /* Ends the process's stdin. */
 void stream_end_input(struct stream *s);
