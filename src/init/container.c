@@ -22,7 +22,8 @@ enum {
     START_MEMORY = 8 << 20,   /* bytes, most of it for a moment only */
     DISK_DEADLINE_MS = 10000, /* for a disk to appear */
     DISK_LOOK_MS = 500,       /* without news, then the hosts are asked */
-    CLEAR_DEADLINE_MS = 5000, /* for an ended container's mounts to go */
+    /* For an ended container's mounts to go: less than the keeper waits for an answer (30 s). */
+    CLEAR_DEADLINE_MS = 25 * 1000,
     CLEAR_LOOK_MS = 2,
     UNMOUNT_DELAY_MS = 1000, /* if nobody clears it before, or turns the VM off */
 };
@@ -332,8 +333,7 @@ static void clear_look(struct alarm *alarm)
         alarm_set(alarm, CLEAR_LOOK_MS, clear_look);
     } else {
         c->clear_seq = 0;
-        error_set(&error, ERROR_BUSY, 0, "the root of container '%s' is still in use",
-                  c->start.ctr);
+        error_set(&error, ERROR_BUSY, 0, "its root is still in use");
         serve_reply(seq, error);
     }
 }

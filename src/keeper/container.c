@@ -10,6 +10,7 @@
 
 static void stop_begin(struct container *c);
 static void stop_late(void *arg);
+static void start_failed(struct container *c, const struct error *error);
 static void container_advance(struct container *c);
 static void drop_advance(struct container *c);
 
@@ -112,15 +113,20 @@ void container_tell(struct container *c)
 static void cleared(struct keeper *k, const struct error *error, void *arg)
 {
     struct container *c = arg;
+    CLEANUP_ERROR struct error *named = NULL;
     c->clearing = false;
     c->clear_failed = error && error->kind != ERROR_NOT_FOUND;
+    if (error)
+        error_set(&named, error->kind, 0, "container '%s': %s", c->name, error->message);
     if (error && !k->broken && k->guest)
-        log_warning("container '%s': %s", c->name, error->message);
-    ask_answer(k, &c->clear_asks, error);
+        log_warning("%s", named->message);
+    ask_answer(k, &c->clear_asks, named);
     if (c->rehearsal)
         rehearsal_go_on(k, error);
     else if (c->dropping)
         drop_advance(c);
+    else if (c->state == CONTAINER_STARTING && c->clear_failed)
+        start_failed(c, error);
     else if (c->state == CONTAINER_STARTING)
         container_advance(c);
 }
@@ -133,20 +139,29 @@ static void container_clear(struct container *c)
     guest_request(c->keeper, WIRE_CTR_CLEAR, 0, &m, cleared, c);
 }
 
-/* False if it has to be waited for. */
+/* False if it has to be waited for: cleared() goes on. It may have done so already, when there is
+ * no guest to ask, and a container that is dropped is gone by that. */
 static bool container_is_clear(struct container *c)
 {
-    if (c->uncleared)
+    if (c->uncleared) {
         container_clear(c);
+        return false;
+    }
     return !c->clearing;
+}
+
+/* The guest could not let go of its disks when it was asked last: perhaps it can now. */
+static void container_clear_again(struct container *c)
+{
+    if (c->clear_failed && !c->clearing)
+        c->uncleared = true;
 }
 
 int container_clear_ask(struct container *c, uint32_t seq, struct error **ret_error)
 {
     if (ask_add(c->keeper, &c->clear_asks, seq, ret_error) < 0)
         return -1;
-    if (c->clear_failed && !c->clearing)
-        container_clear(c);
+    container_clear_again(c);
     if (container_is_clear(c))
         ask_answer(c->keeper, &c->clear_asks, NULL);
     return 0;
@@ -320,6 +335,7 @@ static void container_begin(struct container *c, const struct wire_frame *frame,
     c->request_size = frame->length;
     c->state = CONTAINER_STARTING;
     stream_free(take(c->stream));
+    container_clear_again(c);
     container_advance(c);
 }
 
@@ -556,6 +572,7 @@ int container_drop(struct keeper *k, const struct wire_drop *m, struct error **r
     if (c->dropping)
         return 0;
     c->dropping = true;
+    container_clear_again(c);
     drop_advance(c);
     return 0;
 }

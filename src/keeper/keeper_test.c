@@ -296,6 +296,38 @@ static void a_container_of_a_vm_that_ends_is_cleared_when_its_disks_are_wanted(v
     fixture_done(f);
 }
 
+static void a_start_asks_once_more_for_what_the_last_run_has_left(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    fixture_say(f, WIRE_EXITED, c->stream->id, &(struct wire_exited){0});
+    disagree(f, "still mounted");
+    fixture_begin(f, "a", 0, "");
+    assert_int_equal(f->k->request_count, 1); /* CTR_CLEAR */
+    assert_null(c->stream);
+    disagree(f, "still mounted");
+    assert_int_equal(c->state, CONTAINER_EXPECTED);
+    assert_int_equal(f->k->request_count, 0);
+    fixture_begin(f, "a", 0, "");
+    fixture_agree(f);
+    fixture_agree(f); /* to CTR_START */
+    assert_int_equal(c->state, CONTAINER_RUNNING);
+    fixture_done(f);
+}
+
+static void what_a_guest_that_is_gone_has_not_cleared_can_be_dropped(void **state)
+{
+    struct fixture *f = begin();
+    struct container *c = fixture_run(f, "a", 0, "");
+    c->vm_ends = true;
+    fixture_say(f, WIRE_EXITED, c->stream->id, &(struct wire_exited){0});
+    assert_true(c->uncleared);
+    fixture_end_vm(f, "QEMU exited with status 0");
+    assert_int_equal(container_drop(f->k, &(struct wire_drop){.ctr = "a"}, NULL), 0);
+    assert_null(f->k->containers);
+    fixture_done(f);
+}
+
 static void an_end_counts_once_and_is_the_last_word(void **state)
 {
     struct fixture *f = begin();
@@ -579,6 +611,8 @@ int main(void)
         cmocka_unit_test(a_late_answer_is_not_that_of_the_next_start),
         cmocka_unit_test(a_layer_is_unmounted_when_the_guest_says_so),
         cmocka_unit_test(a_container_of_a_vm_that_ends_is_cleared_when_its_disks_are_wanted),
+        cmocka_unit_test(a_start_asks_once_more_for_what_the_last_run_has_left),
+        cmocka_unit_test(what_a_guest_that_is_gone_has_not_cleared_can_be_dropped),
         cmocka_unit_test(an_end_counts_once_and_is_the_last_word),
         cmocka_unit_test(an_end_that_was_sent_before_the_power_off_counts),
         cmocka_unit_test(a_guest_that_has_halted_is_not_waited_for),
