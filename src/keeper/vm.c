@@ -539,6 +539,8 @@ int vm_place(struct keeper *k, const struct wire_pod_place *m, struct error **re
         control_reply(k, m->seq, NULL);
         return 0;
     }
+    if (str_eq(k->placing, m->pod)) /* of a huskd that has been started again */
+        return ask_add(k, &k->place_asks, m->seq, ret_error);
     if (*k->pod || k->placing)
         return error_set(ret_error, ERROR_BUSY, 0, "the VM has a pod already");
     if (!str_empty(m->layer_to) && disk_rename(k, m->layer_from, m->layer_to, ret_error) < 0)

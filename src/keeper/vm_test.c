@@ -1,0 +1,51 @@
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/str.h"
+#include "keeper/fixture.h"
+
+static struct fixture *begin(void)
+{
+    static struct fixture f;
+    fixture_init(&f);
+    return &f;
+}
+
+static unsigned ask_count(const struct ask *asks)
+{
+    unsigned count = 0;
+    for (; asks; asks = asks->next)
+        count++;
+    return count;
+}
+
+static void a_pod_that_is_being_placed_may_be_placed_again(void **state)
+{
+    struct fixture *f = begin();
+    struct wire_pod_place place = {.pod = "pod", .hostname = "web"};
+    assert_int_equal(vm_place(f->k, &place, NULL), 0);
+    uint32_t setup = f->k->guest_seq;
+    f->k->connection++; /* of the next huskd */
+    assert_int_equal(vm_place(f->k, &place, NULL), 0);
+    assert_int_equal(f->k->guest_seq, setup);
+    assert_int_equal(ask_count(f->k->place_asks), 2);
+    assert_int_equal(vm_place(f->k, &(struct wire_pod_place){.pod = "other"}, NULL), -1);
+    fixture_agree(f);
+    assert_null(f->k->place_asks);
+    assert_string_equal(f->k->pod, "pod");
+    fixture_done(f);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_pod_that_is_being_placed_may_be_placed_again),
+    };
+    return cmocka_run_group_tests(tests, fixture_enter, fixture_leave);
+}
