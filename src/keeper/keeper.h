@@ -78,6 +78,7 @@ struct keeper {
     enum wire_vm_phase state;
     bool asked; /* VM_BOOT came */
     bool paused;
+    bool pausing; /* or, if not, being resumed: what pause_asks wait for */
     bool no_hello;
     char *reason;    /* why it is gone */
     char *broken;    /* what the guest did that ends it, NULL while it behaves */

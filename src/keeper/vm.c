@@ -491,14 +491,18 @@ int vm_pause(struct keeper *k, uint32_t seq, bool pause, struct error **ret_erro
 {
     if (k->state != WIRE_VM_READY || k->hyper_reason || k->turned_off)
         return error_set(ret_error, ERROR_STATE, 0, "the VM does not run");
+    if (k->pause_asks && k->pausing == pause)
+        return ask_add(k, &k->pause_asks, seq, ret_error);
     if (k->pause_asks)
-        return error_set(ret_error, ERROR_BUSY, 0, "the VM is being paused or resumed");
+        return error_set(ret_error, ERROR_BUSY, 0, "the VM is being %s",
+                         k->pausing ? "paused" : "resumed");
     if (k->paused == pause) {
         control_reply(k, seq, NULL);
         return 0;
     }
     if (ask_add(k, &k->pause_asks, seq, ret_error) < 0)
         return -1;
+    k->pausing = pause;
     if (pause)
         k->ops->pause(k->hyper, paused, k);
     else

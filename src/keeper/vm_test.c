@@ -17,12 +17,54 @@ static struct fixture *begin(void)
     return &f;
 }
 
+/* ---- a hypervisor that takes its time ------------------------------------------------------- */
+
+static hyper_done *held;
+static void *held_arg;
+
+static void hold(struct hyper *h, hyper_done *done, void *arg)
+{
+    held = done;
+    held_arg = arg;
+}
+
+static void slow_down(struct fixture *f)
+{
+    static struct hyper_ops slow;
+    slow = *f->k->ops;
+    slow.pause = slow.resume = hold;
+    f->k->ops = &slow;
+}
+
 static unsigned ask_count(const struct ask *asks)
 {
     unsigned count = 0;
     for (; asks; asks = asks->next)
         count++;
     return count;
+}
+
+/* ---- tests ---------------------------------------------------------------------------------- */
+
+static void who_pauses_what_is_being_paused_waits_for_the_same(void **state)
+{
+    struct fixture *f = begin();
+    CLEANUP_ERROR struct error *error = NULL;
+    slow_down(f);
+    for (bool pause = true;; pause = false) {
+        assert_int_equal(vm_pause(f->k, 1, pause, NULL), 0);
+        assert_int_equal(vm_pause(f->k, 2, pause, NULL), 0);
+        assert_int_equal(ask_count(f->k->pause_asks), 2);
+        assert_int_equal(vm_pause(f->k, 3, !pause, &error), -1);
+        assert_int_equal(error->kind, ERROR_BUSY);
+        error_free(take(error));
+        held(NULL, held_arg);
+        assert_null(f->k->pause_asks);
+        assert_int_equal(f->k->paused, pause);
+        if (!pause)
+            break;
+    }
+    fixture_done(f);
 }
 
 static void a_pod_that_is_being_placed_may_be_placed_again(void **state)
@@ -45,6 +87,7 @@ static void a_pod_that_is_being_placed_may_be_placed_again(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(who_pauses_what_is_being_paused_waits_for_the_same),
         cmocka_unit_test(a_pod_that_is_being_placed_may_be_placed_again),
     };
     return cmocka_run_group_tests(tests, fixture_enter, fixture_leave);
