@@ -91,11 +91,13 @@ struct keeper {
     struct console *console;
     struct timer *boot; /* deadline of the guest's hello */
     enum wire_boot_mode mode;
-    bool resumes;      /* it goes on where a template was frozen */
-    bool waking;       /* a clone: AWAKE is sent and not answered; requests may follow it */
-    bool grows;        /* same, and it is being given more memory or CPUs */
-    struct timer *off; /* the next, harder step of VM_OFF */
-    bool quitting;     /* QEMU was told to quit: SIGKILL is next */
+    bool resumes;            /* it goes on where a template was frozen */
+    bool waking;             /* a clone: AWAKE is sent and not answered; requests may follow it */
+    bool grows;              /* same, and it is being given more memory or CPUs */
+    struct timer *off;       /* the next, harder step of VM_OFF */
+    uint64_t off_ms;         /* when that is due, on the loop's clock */
+    uint64_t off_connection; /* that asked for it last */
+    bool quitting;           /* QEMU was told to quit: SIGKILL is next */
     struct ask *boot_asks, *off_asks, *pause_asks, *place_asks, *leave_asks;
     uint64_t paused_ms;    /* when, on the loop's clock */
     bool clock_asked;      /* SET_CLOCK is not answered yet */

@@ -419,6 +419,17 @@ static void not_awaited(const struct error *error, void *arg)
 {
 }
 
+/* A huskd that has been started again does not know how much time the last one has given. */
+static void off_arm(struct keeper *k, uint32_t grace_ms)
+{
+    uint64_t now = loop_now_ms(k->loop), due = now + grace_ms;
+    if (k->off_connection != k->connection && k->off_ms > due)
+        due = k->off_ms;
+    k->off_connection = k->connection;
+    k->off_ms = due;
+    timer_set(k->off, due - now);
+}
+
 int vm_off(struct keeper *k, uint32_t seq, uint32_t grace_ms, struct error **ret_error)
 {
     if (ask_add(k, &k->off_asks, seq, ret_error) < 0)
@@ -433,7 +444,7 @@ int vm_off(struct keeper *k, uint32_t seq, uint32_t grace_ms, struct error **ret
     if (k->paused)
         k->ops->resume(k->hyper, not_awaited, NULL);
     guest_send(k, WIRE_POWER_OFF, 0, &(struct wire_power_off){});
-    timer_set(k->off, k->state == WIRE_VM_READY ? grace_ms : 0);
+    off_arm(k, k->state == WIRE_VM_READY ? grace_ms : 0);
     return 0;
 }
 

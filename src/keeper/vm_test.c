@@ -84,11 +84,28 @@ static void a_pod_that_is_being_placed_may_be_placed_again(void **state)
     fixture_done(f);
 }
 
+static void the_next_huskd_does_not_shorten_the_grace_that_was_given(void **state)
+{
+    struct fixture *f = begin();
+    assert_int_equal(vm_off(f->k, 1, 100000, NULL), 0);
+    uint64_t due = f->k->off_ms;
+    f->k->connection++;
+    assert_int_equal(vm_off(f->k, 2, 0, NULL), 0);
+    assert_int_equal(f->k->off_ms, due);
+    fixture_turn(f);
+    assert_false(f->killed);
+    assert_int_equal(vm_off(f->k, 3, 0, NULL), 0); /* it does when it asks again */
+    fixture_turn(f);
+    assert_true(f->killed);
+    fixture_done(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(who_pauses_what_is_being_paused_waits_for_the_same),
         cmocka_unit_test(a_pod_that_is_being_placed_may_be_placed_again),
+        cmocka_unit_test(the_next_huskd_does_not_shorten_the_grace_that_was_given),
     };
     return cmocka_run_group_tests(tests, fixture_enter, fixture_leave);
 }
