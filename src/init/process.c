@@ -337,12 +337,20 @@ static void send_hangup(const struct process *p)
         kill(p->pid, SIGHUP);
 }
 
+static void send_early_signals(struct process *p)
+{
+    for (int signal = 1; p->pid && p->signals; signal++, p->signals >>= 1)
+        if (p->signals & 1)
+            kill(p->pid, signal);
+}
+
 /* The child runs the program now, or never will. A refusal is answered when the child is gone, and
  * with it what it had made. */
 static void status_ended(struct process *p)
 {
     source_close(&p->status);
     process_parted(p);
+    send_early_signals(p);
     if (p->hung_up)
         send_hangup(p);
     if (!p->pid && p->told.report == LAUNCH_NOTHING) {
@@ -497,8 +505,12 @@ int process_signal(struct process *p, int signal, bool all, struct error **ret_e
     if (signal < 1 || signal >= NSIG)
         return error_set(ret_error, ERROR_INVALID, 0, "there is no signal %d", signal);
     pid_t pid = process_pid(p);
+    if (!pid && p->joiner) { /* it is sent when the process has begun */
+        p->signals |= UINT64_C(1) << (signal - 1);
+        return 0;
+    }
     if (!pid)
-        return error_set(ret_error, ERROR_STATE, 0, "the process has ended, or not begun");
+        return error_set(ret_error, ERROR_STATE, 0, "the process has ended");
     if (all && p->container)
         cgroup_signal(process_group(p), signal);
     else if (kill(all ? -pid : pid, signal) < 0)

@@ -50,6 +50,7 @@ struct process {
     bool input_ended;          /* nothing more comes */
     bool input_closed;         /* and the process was told */
     bool hung_up;              /* by the keeper */
+    uint64_t signals;          /* that came before it was born: bit N - 1 is signal N */
     uint32_t rows, cols;       /* of the terminal */
     int wait_status;           /* of waitpid(), once pid is 0 */
     struct launch_status told; /* why it could not be run */
