@@ -232,8 +232,8 @@ void core_reset(struct core *core, const struct error *why);
     X(CTR_RUN, "ctr-run", NOUN_CTR, 60000)                                                         \
     X(CTR_STOP, "ctr-stop", NOUN_CTR, 30000)                                                       \
     X(CTR_KILL, "ctr-kill", NOUN_CTR, 30000)                                                       \
-    X(CTR_DROP, "ctr-drop", NOUN_CTR, 30000)                                                       \
-    X(POD_LEAVE, "pod-leave", NOUN_POD, 30000)                                                     \
+    X(CTR_DROP, "ctr-drop", NOUN_CTR, 45000)                                                       \
+    X(POD_LEAVE, "pod-leave", NOUN_POD, 45000)                                                     \
     X(VM_PAUSE, "vm-pause", NOUN_VM, 30000)                                                        \
     X(VM_RESUME, "vm-resume", NOUN_VM, 30000)                                                      \
     X(VM_OFF, "vm-off", NOUN_VM, 10000)                                                            \

@@ -365,6 +365,8 @@ int container_run(struct keeper *k, const struct wire_frame *frame, const struct
         return 0;
     }
     if (!c->layer && *fd >= 0) { /* a layer that it has is as good */
+        if (c->layer_fd >= 0)
+            close(c->layer_fd); /* of a start that did not come so far */
         c->layer_fd = *fd;
         *fd = -1;
     }
