@@ -142,6 +142,20 @@ static int replace_with(struct cli *cli, const char *old, const char *new, struc
     return act(cli, "POST", target, "replacing", old, ret_error);
 }
 
+/* A new pod that was not to be started after all goes; one that is, or of which that is not known
+ * since huskd is away, does not. */
+static void replacement_undo(struct cli *cli, const char *pod)
+{
+    CLEANUP_JSON json_t *all = NULL;
+    CLEANUP_FREE char *look = http_target("/inspect", "name", pod, "kind", "pod", NULL);
+    CLEANUP_FREE char *undo = http_target("/pod", "podId", pod, NULL);
+    if (daemon_json(cli, "GET", look, NULL, &all, NULL) == 0 &&
+        str_eq(json_text(all, "want"), "created") &&
+        daemon_call(cli, "DELETE", undo, NULL, NULL, NULL) == 0)
+        return;
+    note_print(cli, "pod '%s' was made, and may start; 'husk rm -f %s' removes it", pod, pod);
+}
+
 int cmd_replace(struct cli *cli, const struct args *args, struct error **ret_error)
 {
     const char *old = args_text(args, "old"), *new = args_text(args, "new");
@@ -154,9 +168,8 @@ int cmd_replace(struct cli *cli, const struct args *args, struct error **ret_err
     if (file && replacement_create(cli, args, &made, ret_error) < 0)
         return -1;
     if (replace_with(cli, old, made ? made : new, ret_error) < 0) {
-        CLEANUP_FREE char *undo = http_target("/pod", "podId", made, "force", "true", NULL);
         if (made)
-            daemon_call(cli, "DELETE", undo, NULL, NULL, NULL);
+            replacement_undo(cli, made);
         return -1;
     }
     printf("Successfully replaced the old pod(%s) with new pod%s(%s)\n", old, file ? " file" : "",
