@@ -207,11 +207,13 @@ void api_process_state(const char *vm, const char *ctr, const char *id, bool end
     if (!session && (strlen(id) > EXEC_ID_LEN || HASH_COUNT(api->sessions) >= PROCESSES_MAX))
         return;
     if (!session) { /* begun by a former huskd */
-        const struct container *c = world_ctr_by_id(api->world, ctr);
         session = session_add(api, id);
-        session->ctr = c ? c->object.ref : REF_NONE;
-        session->pod = c ? c->pod : REF_NONE;
         snprintf(session->ctr_id, sizeof(session->ctr_id), "%s", ctr);
+    }
+    const struct container *c = world_ctr_by_id(api->world, ctr);
+    if (c) { /* others than before, if the world was loaded again */
+        session->ctr = c->object.ref;
+        session->pod = c->pod;
     }
     snprintf(session->vm, sizeof(session->vm), "%s", vm);
     if (ended) {
