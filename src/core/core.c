@@ -399,16 +399,6 @@ bool core_is_quiet(const struct core *core)
            core->reply_at == core->reply_count;
 }
 
-/* What they promise never happened. */
-static void replies_fail(struct core *core, const struct error *why)
-{
-    for (size_t i = core->reply_at; i < core->reply_count; i++) {
-        struct reply *reply = &core->replies[i];
-        if (!reply->error)
-            *reply = (struct reply){.op = reply->op, .error = error_copy(why)};
-    }
-}
-
 void core_reset(struct core *core, const struct error *why)
 {
     replies_fail(core, why);

@@ -174,6 +174,8 @@ struct reply {
     struct ref ref;                     /* of what was created */
     char id[NAME_LEN_MAX + CTR_ID_LEN]; /* its id: of a pod, container, VM or image */
     int64_t value;                      /* CTR_WAIT: the exit code */
+    unsigned kind;                      /* of the request; REQ_COUNT: answered at once */
+    uint64_t turn;                      /* the core's, in which it was asked */
 };
 /* The next reply; false if there is no more. */
 bool core_next_reply(struct core *core, struct reply *ret);

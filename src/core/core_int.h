@@ -100,6 +100,8 @@ bool ops_have(struct object *object, enum request_kind kind);
 /* Gives a copy to each operation of that kind which has no error yet. */
 void ops_fail(struct object *object, enum request_kind kind, const struct error *error);
 void ops_clear(struct core *core, const struct error *why);
+/* What was answered in this turn, and is not sent yet, never happened. */
+void replies_fail(struct core *core, const struct error *why);
 
 /* ---- request.c ------------------------------------------------------------------------------ */
 

@@ -381,6 +381,19 @@ static void end_container(struct container *ctr)
     core_ctr_ended(core, ctr->object.ref, &(struct ctr_end){.run = ctr->run, .code = 3});
 }
 
+static void an_exit_code_that_is_not_committed_can_be_asked_for_again(void **state)
+{
+    struct pod *pod = run_mortal(ONE);
+    CLEANUP_ERROR struct error *why = NULL;
+
+    error_set(&why, ERROR_NO_SPACE, 0, "the disk is full");
+    ask((struct request){.kind = REQ_CTR_WAIT, .ctr = pod->containers->object.ref});
+    core_committed(core);
+    end_container(pod->containers);
+    core_reset(core, why);
+    assert_string_equal(answer(), "the store is being read again: the disk is full");
+}
+
 static void a_vm_that_was_being_turned_off_gets_its_time_from_the_next_huskd(void **state)
 {
     struct pod *pod = run_mortal(ONE);
@@ -552,6 +565,7 @@ int main(void)
         TEST(a_completion_of_the_past_is_dropped),
         TEST(a_turn_is_bound_by_answers_and_by_what_destroys),
         TEST(who_waits_is_told_whether_what_he_asked_goes_on),
+        TEST(an_exit_code_that_is_not_committed_can_be_asked_for_again),
         TEST(a_vm_that_was_being_turned_off_gets_its_time_from_the_next_huskd),
         TEST(a_pod_that_is_stuck_says_why_until_it_goes_on),
         TEST(a_pod_that_is_stuck_is_not_thawed_to_be_removed),

@@ -50,8 +50,8 @@ static const char *object_id(const struct object *object)
 
 /* ---- answering ------------------------------------------------------------------------------ */
 
-static void reply_push(struct core *core, uint64_t op, struct error *error, int64_t value,
-                       const struct object *object)
+static struct reply *reply_push(struct core *core, uint64_t op, struct error *error, int64_t value,
+                                const struct object *object)
 {
     if (core->reply_count == core->reply_capacity) {
         core->reply_capacity = core->reply_capacity ? core->reply_capacity * 2 : 64;
@@ -59,14 +59,16 @@ static void reply_push(struct core *core, uint64_t op, struct error *error, int6
     }
     struct reply *reply = &core->replies[core->reply_count++];
 
-    *reply = (struct reply){.op = op, .error = error, .value = value};
+    *reply = (struct reply){
+        .op = op, .error = error, .value = value, .kind = REQ_COUNT, .turn = core->turn};
     if (!object)
-        return;
+        return reply;
     const char *id = object_id(object);
 
     assert(strlen(id) < sizeof(reply->id));
     memcpy(reply->id, id, strlen(id) + 1);
     reply->ref = object->ref;
+    return reply;
 }
 
 void core_answer(struct core *core, uint64_t op, struct error *error, const struct object *object)
@@ -120,7 +122,10 @@ void op_answer(struct core *core, struct op *op, struct error *error, int64_t va
 {
     struct object *object = op_object(core, op);
 
-    reply_push(core, op->id, error, value, object);
+    struct reply *reply = reply_push(core, op->id, error, value, object);
+
+    reply->kind = op->kind;
+    reply->turn = op->turn;
     op_unlink(op, object);
     op_free(core, op);
 }
@@ -137,18 +142,30 @@ void core_cancel(struct core *core, uint64_t id)
 }
 
 /* What an operation is told of it that the world is loaded again, from before this turn. */
-static struct error *cleared(const struct core *core, const struct op *op, const struct error *why)
+static struct error *cleared(const struct core *core, enum request_kind kind, uint64_t turn,
+                             const struct error *why)
 {
     struct error *error = NULL;
 
-    if (op->kind == REQ_CTR_WAIT) { /* it can be asked again */
+    if (kind == REQ_CTR_WAIT) { /* it can be asked again */
         error_set(&error, ERROR_UNAVAILABLE, 0, "the store is being read again: %s", why->message);
         return error;
     }
     error = error_copy(why);
-    if (op->turn != core->turn)
+    if (turn != core->turn)
         error_wrap(&error, "it is under way, and goes on when it can be written down");
     return error;
+}
+
+void replies_fail(struct core *core, const struct error *why)
+{
+    for (size_t i = core->reply_at; i < core->reply_count; i++) {
+        struct reply *reply = &core->replies[i];
+
+        if (!reply->error)
+            *reply = (struct reply){.op = reply->op,
+                                    .error = cleared(core, reply->kind, reply->turn, why)};
+    }
 }
 
 void ops_clear(struct core *core, const struct error *why)
@@ -161,7 +178,7 @@ void ops_clear(struct core *core, const struct error *why)
         if (object)
             op_unlink(op, object);
         if (why)
-            reply_push(core, op->id, cleared(core, op, why), 0, NULL);
+            reply_push(core, op->id, cleared(core, op->kind, op->turn, why), 0, NULL);
         op_free(core, op);
     }
 }

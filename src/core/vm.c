@@ -307,7 +307,8 @@ static void freeze_done(struct core *core, struct vm *vm, bool paused, const str
     error_wrap(&told, "pod '%s'", pod->spec.id);
     ops_fail(&pod->object, paused ? REQ_POD_PAUSE : REQ_POD_UNPAUSE, told);
     if (pod->state == POD_STOPPING)
-        vm_begin_stop(core, vm, pod_off_grace_ms(pod), error->message); /* it hears no stop */
+        vm_begin_stop(core, vm, error->kind == ERROR_TIMEOUT ? pod_off_grace_ms(pod) : 0,
+                      error->message); /* it hears no stop; perhaps it is only slow */
 }
 
 static void pause_done(struct core *core, struct vm *vm, const struct error *error,
