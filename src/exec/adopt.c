@@ -113,6 +113,7 @@ static void adopt_connect(struct link *link)
         }
         if (error->kind != ERROR_NOT_FOUND)
             log_error("vm '%s': %s", link->vm, error_text(error));
+        timer_unset(link->deadline);
         adopt_gone(link, "its keeper is gone");
         adopt_one_done(link->exec);
         return;

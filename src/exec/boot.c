@@ -130,11 +130,14 @@ static void kvm_judge(struct link *link, const struct error *error)
         if (hooks->kvm_works)
             hooks->kvm_works(hooks->arg);
     }
-    if (link->kvm_doubted && error)
+    if (link->kvm_doubted && error && !exec->kvm_is_bad)
         exec_refuse_kvm(exec, NULL);
-    else if (link->kvm_doubted && exec->kvm_refused && hooks->kvm_refused)
-        hooks->kvm_refused(exec->kvm_refused, hooks->arg);
-    link->kvm_doubted = false;
+    if (link->kvm_doubted && !error && exec->kvm_refused && !exec->kvm_is_bad) {
+        exec->kvm_is_bad = true;
+        if (hooks->kvm_refused)
+            hooks->kvm_refused(exec->kvm_refused, hooks->arg);
+    }
+    link->kvm_doubted = link->kvm_tried = false;
 }
 
 static void spawn_finished(struct link *link, const struct error *error)
@@ -238,10 +241,11 @@ static void boot_again(struct link *link)
 static bool boot_failed_by_kvm(struct link *link, const struct error *error)
 {
     struct exec *exec = link->exec;
-    if (!str_eq(exec->config.accel, "auto") || !str_eq(link->accel, "kvm") || exec->kvm_works)
+    if (!link->kvm_tried || (!link->no_hello && error->kind != ERROR_TIMEOUT))
         return false;
-    if (!link->no_hello && error->kind != ERROR_TIMEOUT)
-        return false;
+    link->kvm_tried = false;
+    if (exec->kvm_works) /* as another has shown meanwhile: this one has all its time now */
+        return true;
     log_warning("vm '%s': no sign of life under KVM, falling back to emulation: %s", link->vm,
                 error_text(error));
     exec_refuse_kvm(exec, "a guest under KVM gave no sign of life");
@@ -390,14 +394,14 @@ static void boot(struct link *link, const struct vm *vm)
     int memory = -1;
     link->copies = false;
     link->accel = exec_accel(exec, &reason);
-    bool may_fall_back =
+    link->kvm_tried =
         str_eq(config->accel, "auto") && str_eq(link->accel, "kvm") && !exec->kvm_works;
     boot_message(exec, link->accel, &message);
     message.vm = vm->id;
     message.cpus = vm->cpus;
     message.memory_bytes = vm->memory_mb << 20;
     message.disks = (const char *const *)disks;
-    message.boot_deadline_ms = may_fall_back ? config->kvm_deadline_ms : config->boot_deadline_ms;
+    message.boot_deadline_ms = link->kvm_tried ? config->kvm_deadline_ms : config->boot_deadline_ms;
     if (t) {
         path = template_path(t);
         message.mode = WIRE_BOOT_CLONE;

@@ -168,7 +168,7 @@ static void task_job_begins(void *arg)
 void task_begin_job(struct task *task, struct job *job)
 {
     task->job = job;
-    timer_unset(task->timer);
+    timer_set(task->timer, task->effect.deadline_ms + task->exec->config.job_deadline_ms);
     job_on_begin(job, task_job_begins);
 }
 
@@ -266,6 +266,7 @@ void exec_refuse_kvm(struct exec *exec, const char *why)
 void exec_trust_kvm(struct exec *exec)
 {
     exec->kvm_works = true;
+    exec->kvm_is_bad = false;
     exec_refuse_kvm(exec, NULL);
 }
 
@@ -326,6 +327,11 @@ void exec_sweep(struct exec *exec)
 {
     pool_sweep(exec->pool, false);
     pool_spares(exec->pool);
+}
+
+void exec_halt(struct exec *exec)
+{
+    pool_halt(exec->pool);
 }
 
 void exec_sweep_all(struct exec *exec)

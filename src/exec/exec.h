@@ -99,6 +99,8 @@ void exec_adopt(struct exec *exec, void (*done)(void *arg), void *arg);
 /* Removes files that belong to no object of the world, once no job is under way; jobs that come
  * while it does so wait for its end. */
 void exec_sweep(struct exec *exec);
+/* The world cannot be loaded: no job begins any more, as none knows what belongs to it. */
+void exec_halt(struct exec *exec);
 
 /* "kvm" or "tcg", and why. */
 const char *exec_accel(const struct exec *exec, const char **ret_reason);

@@ -64,6 +64,7 @@ struct exec {
     struct timer *parked_timer;
     char *kvm_refused; /* why, with accel=auto; NULL: not refused */
     bool kvm_works;    /* a guest came up under it: no later one's silence is its fault */
+    bool kvm_is_bad;   /* one came up by emulation that had not under it */
 
     unsigned adopting; /* links that have not told all, and 1 while they are being looked for */
     void (*adopted)(void *arg);
@@ -82,7 +83,8 @@ void task_answered(const struct error *error, uint64_t value, void *arg);
 char **exec_keep(const struct exec *exec);
 /* Effects that were under way when the world was forgotten. */
 void exec_forget_tasks(struct exec *exec);
-/* What the task waits for, whose arg it is. Its time begins with the job: there may be a line. */
+/* What the task waits for, whose arg it is. Its time begins with the job: there may be a line, in
+ * which it waits no longer than one job may take. */
 void task_begin_job(struct task *task, struct job *job);
 void task_fail(struct task *task, enum error_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
@@ -109,6 +111,7 @@ struct link {
     int32_t qemu_pid;
 
     bool retry;         /* once closed, boot again: cold, or without KVM */
+    bool kvm_tried;     /* it boots under KVM, which nobody knows to work */
     bool kvm_doubted;   /* it gave no sign of life under KVM, and boots without */
     struct task *spawn; /* VM_SPAWN that waits for the guest */
     bool in_line;       /* for its boot */
@@ -305,6 +308,8 @@ struct job *pool_commit(struct pool *pool, struct commit *commit, const struct l
 /* Answers what the job's worker has asked with JOB_HOLD. */
 void job_answer(struct job *job, const struct error *error);
 void job_forget(struct job *job);
+/* No job begins any more. */
+void pool_halt(struct pool *pool);
 /* Called with the job's arg when a worker takes it; before the turn is over in which it was added.
  */
 void job_on_begin(struct job *job, void (*begun)(void *arg));

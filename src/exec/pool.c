@@ -415,6 +415,11 @@ struct pool *pool_new(struct exec *exec)
     return pool;
 }
 
+void pool_halt(struct pool *pool)
+{
+    pool->closing = true;
+}
+
 /* The process is about to end, and its workers with it: what they were doing is left in tmp, and
  * swept next time. */
 void pool_free(struct pool *pool)
