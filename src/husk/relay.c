@@ -105,8 +105,9 @@ static void refused(struct relay *relay, int signal, const struct error *error)
     }
     if (frozen)
         note_print(relay->cli, "the signal was not passed on: %s", error_text(error));
-    relay->paused = error_is(error, ERROR_PAUSED) && is_to_end(signal);
-    if (relay->paused || (relay->exec && !frozen))
+    bool paused = error_is(error, ERROR_PAUSED) && is_to_end(signal);
+    relay->paused = relay->paused || paused;
+    if (paused || (relay->exec && !frozen))
         relay->signal = signal;
 }
 
@@ -130,7 +131,7 @@ static void held_pass_on(struct relay *relay)
     if (!held || !relay->started || timeline_now_ns() < relay->retry_ns)
         return;
     relay->held = 0;
-    for (size_t i = 0; i < ARRAY_SIZE(SIGNALS); i++)
+    for (size_t i = 0; i < ARRAY_SIZE(SIGNALS) && !relay->signal; i++)
         if (held & 1u << SIGNALS[i])
             pass_on(relay, SIGNALS[i]);
     relay->retry_ns = relay->held ? timeline_now_ns() + RETRY_MS * NS_PER_MS : 0;
@@ -148,7 +149,7 @@ static void signal_pass(struct relay *relay, int signal)
     }
     hold(relay, signal);
     held_pass_on(relay);
-    if (relay->held && relay->started && !away)
+    if (relay->held && relay->started && (!away || is_to_end(signal)))
         note_print(relay->cli, "huskd is away; the signal is passed on when it is back%s",
                    is_to_end(signal) ? "; once more ends husk" : "");
 }
@@ -238,7 +239,8 @@ static int write_failed(struct relay *relay, int fd, struct error **ret_error)
     struct pollfd poller[] = {{.fd = fd, .events = POLLOUT}, {.fd = wake_fd, .events = POLLIN}};
     int err = errno;
     if (err == EAGAIN) /* someone made it non-blocking */
-        poll(poller, wake_fd < 0 ? 1 : 2, -1);
+        poll(poller, wake_fd < 0 ? 1 : 2, relay->held ? RETRY_MS : -1);
+    held_pass_on(relay);
     if (err == EAGAIN || err == EINTR) {
         if (wake_fd >= 0)
             signals_take(relay);
