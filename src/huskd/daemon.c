@@ -70,8 +70,11 @@ static void commit_failed(struct daemon *d, const struct error *why)
     world_clear(d->world);
     d->retrying = true;
     timer_set(d->retry, COMMIT_RETRY_MS);
+    bool loaded = store_load(d->store, d->world, &error) == 0;
+    if (!loaded)
+        exec_halt(d->exec);
     api_turn(d->api);
-    if (store_load(d->store, d->world, &error) < 0) {
+    if (!loaded) {
         log_error("load the world again: %s", error_text(error));
         d->status = 1;
         loop_stop(d->loop);
