@@ -310,8 +310,8 @@ void job_answer(struct job *job, const struct error *error);
 void job_forget(struct job *job);
 /* No job begins any more. */
 void pool_halt(struct pool *pool);
-/* Called with the job's arg when a worker takes it; before the turn is over in which it was added.
- */
+/* `begun` is called with the job's arg when a worker takes it: to be asked for in the turn in which
+ * the job was added. */
 void job_on_begin(struct job *job, void (*begun)(void *arg));
 /* The message for that, the freeing of it, and its sending. */
 unsigned transfer_job(const struct exec_transfer *t);
