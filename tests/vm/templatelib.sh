@@ -4,6 +4,7 @@
 #   $tmp/refuse          a clone's QEMU ends at once
 #   $tmp/hang            a clone's QEMU does nothing
 #   $tmp/hang-template   the same of every other QEMU
+#   $tmp/hold-template   every other QEMU waits until that is gone
 # It is a file of the test's own, so that it can be touched: a template depends on it.
 
 [ "$(dirname "$tmp")" = /tmp ] || chmod 711 "$(dirname "$tmp")"
@@ -15,7 +16,9 @@ case " \$* " in
 *" -incoming "*)
     [ ! -e "$tmp/refuse" ] || { echo "no clones today" >&2; exit 1; }
     [ ! -e "$tmp/hang" ] || exec sleep 1000 ;;
-*) [ ! -e "$tmp/hang-template" ] || exec sleep 1000 ;;
+*)
+    [ ! -e "$tmp/hang-template" ] || exec sleep 1000
+    while [ -e "$tmp/hold-template" ]; do sleep 0.1; done ;;
 esac
 exec "$real" "\$@"
 EOF
