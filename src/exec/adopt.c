@@ -87,8 +87,8 @@ static void snapshot_replied(const struct error *error, uint64_t value, void *ar
 
 static void adopt_connect(struct link *link);
 
-/* It listens and does not answer: it is of no use any more. */
-static void snapshot_late(void *arg)
+/* It is tried once more to reach it; or it listens and does not answer: it is of no use any more. */
+static void adopt_late(void *arg)
 {
     struct link *link = arg;
     if (!link->adopting) {
@@ -134,7 +134,7 @@ static void adopt_vm(struct exec *exec, const struct vm *vm)
     link->adopting = false;
     link->connects_left = CONNECTS_MAX;
     if (!link->deadline)
-        link->deadline = timer_new(exec->loop, snapshot_late, link);
+        link->deadline = timer_new(exec->loop, adopt_late, link);
     adopt_connect(link);
 }
 

@@ -116,20 +116,18 @@ os.kill(s.pid, signal.SIGSEGV)
 if (code := s.end()) != -signal.SIGSEGV:
     wrong("exit status after a crash", code)
 
-s = Session("run", "--rm", "busybox", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done")
-s.until(b"ready")
-s.type(b"\x03")
-if (code := s.end()) != 9:
-    wrong("exit status after ctrl-c", code)
+
+def ctrl_c_reaches(image):
+    s = Session("run", "--rm", image, "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done")
+    s.until(b"ready")
+    s.type(b"\x03")
+    if (code := s.end()) != 9:
+        wrong(f"exit status of {image} after ctrl-c", code)
 
 
 def signalled_early():
     """The output is there, the answer to the start is not: the signal is for the process."""
-    s = Session("run", "--rm", "early", "sh", "-c", "trap 'exit 9' INT; echo ready; while :; do sleep 0.1; done")
-    s.until(b"ready")
-    s.type(b"\x03")
-    if (code := s.end()) != 9:
-        wrong("exit status after an early ctrl-c", code)
+    ctrl_c_reaches("early")
 
 
 def detaches_in_haste():
@@ -186,5 +184,6 @@ def detaches():
         wrong("exit status of attach", code)
 
 
+ctrl_c_reaches("busybox")
 for test in [waits, signalled_early, detaches_in_haste] if DAEMON == "fake" else [begins, sizes, detaches]:
     test()
