@@ -87,7 +87,8 @@ static void snapshot_replied(const struct error *error, uint64_t value, void *ar
 
 static void adopt_connect(struct link *link);
 
-/* It is tried once more to reach it; or it listens and does not answer: it is of no use any more. */
+/* It is tried once more to reach it; or it listens and does not answer: it is of no use any more.
+ */
 static void adopt_late(void *arg)
 {
     struct link *link = arg;
